@@ -102,9 +102,9 @@ impl Compression {
         assert!(done.is_ok(), "{self} refused {} B: {done:?}", input.len());
     }
 
-    /// Inflates `input` into `out`, whose old content goes. `out` never holds more than
-    /// `max_bytes` (plus what the codec wrote before it noticed, at most one of its blocks), and
-    /// nothing is allocated by a length that `input` claims without a check against it.
+    /// Inflates `input` into `out`, whose old content goes. `out` never grows past `max_bytes` and
+    /// one (its allocation past twice that), and no length that `input` claims allocates anything
+    /// before it was held against `max_bytes`.
     ///
     /// # Errors
     /// [`CompressionError::TooLarge`] above `max_bytes`; [`CompressionError::Corrupt`] for anything

@@ -30,13 +30,17 @@ pub(super) fn decompress(input: &[u8], max_bytes: usize, out: &mut Vec<u8>) -> R
     let mut capacity = first_capacity(input, max_bytes)?;
     loop {
         out.clear();
-        // The library is given the capacity, and the allocator may round that up.
         out.reserve_exact(capacity);
+        // The library may use all that the allocator gave, which can be more than was asked for.
+        let room = out.capacity();
         match context.decompress(out, input) {
             Ok(_) if out.len() > max_bytes => return Err(Stop::TooLarge),
             Ok(_) => return Ok(()),
-            Err(DESTINATION_TOO_SMALL) if capacity >= max_bytes => return Err(Stop::TooLarge),
-            Err(DESTINATION_TOO_SMALL) => capacity = capacity.saturating_mul(2).min(max_bytes),
+            Err(DESTINATION_TOO_SMALL) if room >= max_bytes => return Err(Stop::TooLarge),
+            Err(DESTINATION_TOO_SMALL) => {
+                // Several frames, or one that does not tell its size: each pass at least doubles.
+                capacity = room.saturating_mul(2).max(FIRST_GUESS_BYTES).min(max_bytes);
+            }
             Err(code) => return Err(zstd_safe::get_error_name(code).into()),
         }
     }
