@@ -1,0 +1,1 @@
+//! The disk of production: glommio's `DmaFile`, past the page cache.

@@ -1,0 +1,1 @@
+//! The executor of production: glommio, one per core.
