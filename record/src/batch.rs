@@ -1,4 +1,4 @@
-//! A batch that has been verified, and the only way to get one. [P]
+//! A batch that has been verified, and the only way to get one. `[P]`
 //!
 //! [`BatchView::verify`] is the gate between bytes and trust: whatever came from a socket or a disk
 //! is a [`BatchView`] afterwards or an error that names the reason.

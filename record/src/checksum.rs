@@ -1,4 +1,4 @@
-//! The checksum of a batch: CRC-32C (Castagnoli), by hardware where there is any. [P]
+//! The checksum of a batch: CRC-32C (Castagnoli), by hardware where there is any. `[P]`
 
 use crate::header::CHECKED_FROM;
 

@@ -1,4 +1,4 @@
-//! The four codecs of Kafka's batches, in both directions. [P]
+//! The four codecs of Kafka's batches, in both directions. `[P]`
 //! Inflating is bounded: the caller names the most bytes it will hold, and never gets more.
 
 use std::io::{self, Read, Write};

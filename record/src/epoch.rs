@@ -1,4 +1,4 @@
-//! Epochs: whose reign a batch was written under. [P]
+//! Epochs: whose reign a batch was written under. `[P]`
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The 61 bytes before the records of a batch: read, written, stamped in place. [P]
+//! The 61 bytes before the records of a batch: read, written, stamped in place. `[P]`
 //! Source: Kafka's record batch, version 2 (KIP-98). All integers are big endian.
 //!
 //! | offset | size | field | in the checksum |

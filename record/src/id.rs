@@ -1,4 +1,4 @@
-//! Names that machines use: topics, partitions, brokers, shards, producers. [P]
+//! Names that machines use: topics, partitions, brokers, shards, producers. `[P]`
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Kafka's records, version 2: read out of verified batches, built into new ones. [P]
+//! Kafka's records, version 2: read out of verified batches, built into new ones. `[P]`
 //!
 //! A record is: length (varint, of what follows), attributes (1 byte, unused), timestamp delta
 //! (varlong), offset delta (varint), key, value (each a varint length, -1 for null, and the bytes),

@@ -1,5 +1,5 @@
 //! The nouns every crate shares (offsets, epochs, ids, names, limits, topic settings) and the bytes
-//! of one batch: header, checksum, Kafka v2 records, compression. [P] No clock, socket or file.
+//! of one batch: header, checksum, Kafka v2 records, compression. `[P]` No clock, socket or file.
 //!
 //! Bytes from a socket or a disk become a [`batch::BatchView`] through [`batch::BatchView::verify`]
 //! and nothing else; the layout is drawn in `docs/formats/batch.md`.

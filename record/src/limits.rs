@@ -1,4 +1,4 @@
-//! Limits on the bytes of a batch, each with its unit and default. [P]
+//! Limits on the bytes of a batch, each with its unit and default. `[P]`
 
 /// Most bytes a batch may have, header included, wherever nothing stricter is asked for. As large
 /// as the largest request Kafka's brokers take by default (`socket.request.max.bytes`).

@@ -1,4 +1,4 @@
-//! Topic names, legal by construction. [P] Source: the rule of Kafka's `Topic.validate`.
+//! Topic names, legal by construction. `[P]` Source: the rule of Kafka's `Topic.validate`.
 
 use std::borrow::Borrow;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Offsets count records of one partition, never bytes. [P]
+//! Offsets count records of one partition, never bytes. `[P]`
 
 use std::fmt;
 

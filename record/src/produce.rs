@@ -1,4 +1,4 @@
-//! What a leader asks of a batch that a producer sent, beyond that it is one. [P]
+//! What a leader asks of a batch that a producer sent, beyond that it is one. `[P]`
 //! Source: the checks of Kafka's `LogValidator`, in the order in which they are cheapest.
 
 use crate::batch::{BatchError, BatchView};

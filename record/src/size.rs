@@ -1,4 +1,4 @@
-//! Byte sizes as people write them: `65536`, `64KiB`, `1 GiB`. [P]
+//! Byte sizes as people write them: `65536`, `64KiB`, `1 GiB`. `[P]`
 
 use std::fmt;
 use std::str::FromStr;

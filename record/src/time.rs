@@ -1,4 +1,4 @@
-//! Points in time as records carry them. [P] Nobody in this crate asks what time it is.
+//! Points in time as records carry them. `[P]` Nobody in this crate asks what time it is.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The topic settings that act: one table with name, type, unit, default, range and meaning. [P]
+//! The topic settings that act: one table with name, type, unit, default, range and meaning. `[P]`
 //! Parsing, printing and describing all read [`SETTINGS`]; a setting is added by adding its row.
 //! Defaults are Kafka's unless the row says otherwise.
 

@@ -1,4 +1,4 @@
-//! Kafka's variable-length integers: seven bits a byte, low bits first, zigzag signed. [P]
+//! Kafka's variable-length integers: seven bits a byte, low bits first, zigzag signed. `[P]`
 //! Bounded: an `i32` takes at most five bytes, an `i64` ten, and no bit beyond the type may be set.
 
 use crate::kafka_v2::RecordError;

@@ -1,5 +1,5 @@
 //! LZ4 frames: one frame with independent blocks and no checksums, as Kafka's Java client writes
-//! and its reader demands. [P]
+//! and its reader demands. `[P]`
 
 use std::io::{self, Write};
 

@@ -1,5 +1,5 @@
 //! Snappy: read raw or in the frames of the library xerial/snappy-java, written in those frames,
-//! because that is what Kafka's Java client demands. [P]
+//! because that is what Kafka's Java client demands. `[P]`
 //!
 //! | offset | size | field |
 //! |---|---|---|

@@ -1,5 +1,5 @@
 //! Zstandard frames, inflated in one go into a buffer that is the window itself: what a frame says
-//! about its window never allocates anything. [P]
+//! about its window never allocates anything. `[P]`
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Records into the bytes of one batch. [P]
+//! Records into the bytes of one batch. `[P]`
 
 use crate::checksum::crc32c;
 use crate::compression::Compression;

@@ -1,4 +1,4 @@
-//! The rows of the table of topic settings. [P]
+//! The rows of the table of topic settings. `[P]`
 
 use super::{Allowed, Durability, RecordValidation, Setting, SettingType, Unit, Value};
 use crate::header::TimestampType;
