@@ -16,7 +16,8 @@
 //!    The first that has seen the registration makes it active; silence fences it.
 //! 4. [`Request::ConfirmReplicas`] once the files of a replica exist.
 //!
-//! Requests on one connection are answered in the order they came; pushes come in between, with
+//! Every request but [`Request::Register`] and [`Request::Status`] must name the cluster in its
+//! frame. Requests on one connection are answered in the order they came; pushes come in between, with
 //! request id 0. A reply to a request that changed something carries the index of the image that
 //! shows it, so a broker can wait for its own image to reach it before it answers its client.
 

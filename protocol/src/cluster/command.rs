@@ -12,7 +12,7 @@ use levada_record::name::TopicName;
 use super::decode::DecodeError;
 use super::decode_command;
 use super::encode_command;
-use super::id::{BrokerEpoch, ClusterId};
+use super::id::BrokerEpoch;
 use super::image::BrokerState;
 use super::request::Register;
 
@@ -23,11 +23,6 @@ pub const COMMAND_VERSION: u16 = 1;
 /// One step of the cluster's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// The cluster begins. Always the first.
-    Bootstrap {
-        /// Its id.
-        cluster: ClusterId,
-    },
     /// A broker's process is there; it starts fenced. Its epoch is the index of this command.
     RegisterBroker {
         /// The id it has from now on.
@@ -122,7 +117,6 @@ impl Command {
     /// Its name, for logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Bootstrap { .. } => "bootstrap",
             Self::RegisterBroker { .. } => "register-broker",
             Self::SetBrokerState { .. } => "set-broker-state",
             Self::CreateTopic { .. } => "create-topic",

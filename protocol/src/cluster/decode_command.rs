@@ -8,7 +8,7 @@ use super::decode::{
     DecodeError, Tables, addresses, all, broker, broker_state, bytes, config_map, last_stop,
     partition_index, partition_refs, root, topic_id,
 };
-use super::id::{BrokerEpoch, ClusterId, DirectoryId, Incarnation};
+use super::id::{BrokerEpoch, DirectoryId, Incarnation};
 use super::request::Register;
 use crate::generated::cluster::levada::cluster as fb;
 
@@ -17,9 +17,7 @@ pub(super) fn decode(encoded: &[u8]) -> Result<Command, DecodeError> {
     if command.version() != COMMAND_VERSION {
         return Err(DecodeError::Version { got: command.version(), known: COMMAND_VERSION });
     }
-    Ok(if let Some(table) = command.body_as_bootstrap() {
-        Command::Bootstrap { cluster: ClusterId(bytes(table.cluster())) }
-    } else if let Some(table) = command.body_as_register_broker() {
+    Ok(if let Some(table) = command.body_as_register_broker() {
         register(table)?
     } else if let Some(table) = command.body_as_set_broker_state() {
         Command::SetBrokerState {

@@ -12,10 +12,6 @@ pub(super) fn encode(command: &Command) -> Vec<u8> {
     let mut builder = Builder::new();
     let b = &mut builder;
     let (body_type, body) = match command {
-        Command::Bootstrap { cluster } => {
-            let args = fb::BootstrapArgs { cluster: Some(&uuid(cluster.0)) };
-            (fb::CommandBody::Bootstrap, fb::Bootstrap::create(b, &args).as_union_value())
-        }
         Command::RegisterBroker { broker, register } => {
             let table = register_table(b, broker.0, register);
             (fb::CommandBody::RegisterBroker, table.as_union_value())

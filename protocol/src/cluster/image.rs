@@ -114,7 +114,7 @@ impl TopicImage {
     }
 
     /// Upper bound of the bytes that this topic adds to an encoded image.
-    fn weight_bytes(&self) -> usize {
+    pub fn weight_bytes(&self) -> usize {
         let configs: usize =
             self.configs.iter().map(|(name, value)| 48 + name.len() + value.len()).sum();
         let partitions: usize = self
@@ -131,7 +131,8 @@ impl TopicImage {
 }
 
 impl BrokerImage {
-    fn weight_bytes(&self) -> usize {
+    /// Upper bound of the bytes that this broker adds to an encoded image.
+    pub fn weight_bytes(&self) -> usize {
         let addresses: usize = self
             .addresses
             .iter()
@@ -175,8 +176,8 @@ pub enum Change {
 /// The changes of one committed command, to be applied together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// Index of the image that the changes apply to. Not always `index - 1`: commands that change
-    /// nothing are not sent.
+    /// Index of the last command before that changed something: every image from there up to below
+    /// `index` is the same and takes these changes. Commands that change nothing are not sent.
     pub previous: u64,
     /// Index of the image after them.
     pub index: u64,
@@ -337,7 +338,7 @@ impl ClusterImage {
         if committed.index <= self.index {
             return Ok(Applied::Before);
         }
-        if committed.previous != self.index {
+        if committed.previous > self.index {
             return Err(ApplyError::Gap { have: self.index, previous: committed.previous });
         }
         for change in &committed.changes {

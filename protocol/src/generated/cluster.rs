@@ -467,12 +467,11 @@ pub struct BodyUnionTableOffset {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_COMMAND_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_COMMAND_BODY: u8 = 9;
+pub const ENUM_MAX_COMMAND_BODY: u8 = 8;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_COMMAND_BODY: [CommandBody; 10] = [
+pub const ENUM_VALUES_COMMAND_BODY: [CommandBody; 9] = [
   CommandBody::NONE,
-  CommandBody::Bootstrap,
   CommandBody::RegisterBroker,
   CommandBody::SetBrokerState,
   CommandBody::CreateTopic,
@@ -489,21 +488,19 @@ pub struct CommandBody(pub u8);
 #[allow(non_upper_case_globals)]
 impl CommandBody {
   pub const NONE: Self = Self(0);
-  pub const Bootstrap: Self = Self(1);
-  pub const RegisterBroker: Self = Self(2);
-  pub const SetBrokerState: Self = Self(3);
-  pub const CreateTopic: Self = Self(4);
-  pub const DeleteTopic: Self = Self(5);
-  pub const AddPartitions: Self = Self(6);
-  pub const ConfigureTopic: Self = Self(7);
-  pub const AllocateProducerIdBlock: Self = Self(8);
-  pub const ConfirmBrokerReplicas: Self = Self(9);
+  pub const RegisterBroker: Self = Self(1);
+  pub const SetBrokerState: Self = Self(2);
+  pub const CreateTopic: Self = Self(3);
+  pub const DeleteTopic: Self = Self(4);
+  pub const AddPartitions: Self = Self(5);
+  pub const ConfigureTopic: Self = Self(6);
+  pub const AllocateProducerIdBlock: Self = Self(7);
+  pub const ConfirmBrokerReplicas: Self = Self(8);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 9;
+  pub const ENUM_MAX: u8 = 8;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
-    Self::Bootstrap,
     Self::RegisterBroker,
     Self::SetBrokerState,
     Self::CreateTopic,
@@ -517,7 +514,6 @@ impl CommandBody {
   pub fn variant_name(self) -> Option<&'static str> {
     match self {
       Self::NONE => Some("NONE"),
-      Self::Bootstrap => Some("Bootstrap"),
       Self::RegisterBroker => Some("RegisterBroker"),
       Self::SetBrokerState => Some("SetBrokerState"),
       Self::CreateTopic => Some("CreateTopic"),
@@ -7359,103 +7355,6 @@ impl ::core::fmt::Debug for Message<'_> {
       ds.finish()
   }
 }
-pub enum BootstrapOffset {}
-#[derive(Copy, Clone, PartialEq)]
-
-pub struct Bootstrap<'a> {
-  pub _tab: ::flatbuffers::Table<'a>,
-}
-
-impl<'a> ::flatbuffers::Follow<'a> for Bootstrap<'a> {
-  type Inner = Bootstrap<'a>;
-  #[inline]
-  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
-  }
-}
-
-impl<'a> Bootstrap<'a> {
-  pub const VT_CLUSTER: ::flatbuffers::VOffsetT = 4;
-
-  #[inline]
-  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
-    Bootstrap { _tab: table }
-  }
-  #[allow(unused_mut)]
-  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
-    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-    args: &'args BootstrapArgs<'args>
-  ) -> ::flatbuffers::WIPOffset<Bootstrap<'bldr>> {
-    let mut builder = BootstrapBuilder::new(_fbb);
-    if let Some(x) = args.cluster { builder.add_cluster(x); }
-    builder.finish()
-  }
-
-
-  #[inline]
-  pub fn cluster(&self) -> &'a Uuid {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<Uuid>(Bootstrap::VT_CLUSTER, None).unwrap()}
-  }
-}
-
-impl ::flatbuffers::Verifiable for Bootstrap<'_> {
-  #[inline]
-  fn run_verifier(
-    v: &mut ::flatbuffers::Verifier, pos: usize
-  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-    v.visit_table(pos)?
-     .visit_field::<Uuid>("cluster", Self::VT_CLUSTER, true)?
-     .finish();
-    Ok(())
-  }
-}
-pub struct BootstrapArgs<'a> {
-    pub cluster: Option<&'a Uuid>,
-}
-impl<'a> Default for BootstrapArgs<'a> {
-  #[inline]
-  fn default() -> Self {
-    BootstrapArgs {
-      cluster: None, // required field
-    }
-  }
-}
-
-pub struct BootstrapBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
-  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
-}
-impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BootstrapBuilder<'a, 'b, A> {
-  #[inline]
-  pub fn add_cluster(&mut self, cluster: &Uuid) {
-    self.fbb_.push_slot_always::<&Uuid>(Bootstrap::VT_CLUSTER, cluster);
-  }
-  #[inline]
-  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BootstrapBuilder<'a, 'b, A> {
-    let start = _fbb.start_table();
-    BootstrapBuilder {
-      fbb_: _fbb,
-      start_: start,
-    }
-  }
-  #[inline]
-  pub fn finish(self) -> ::flatbuffers::WIPOffset<Bootstrap<'a>> {
-    let o = self.fbb_.end_table(self.start_);
-    self.fbb_.required(o, Bootstrap::VT_CLUSTER,"cluster");
-    ::flatbuffers::WIPOffset::new(o.value())
-  }
-}
-
-impl ::core::fmt::Debug for Bootstrap<'_> {
-  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-    let mut ds = f.debug_struct("Bootstrap");
-      ds.field("cluster", &self.cluster());
-      ds.finish()
-  }
-}
 pub enum RegisterBrokerOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -8699,20 +8598,6 @@ impl<'a> Command<'a> {
   }
   #[inline]
   #[allow(non_snake_case)]
-  pub fn body_as_bootstrap(&self) -> Option<Bootstrap<'a>> {
-    if self.body_type() == CommandBody::Bootstrap {
-      let u = self.body();
-      // Safety:
-      // Created from a valid Table for this object
-      // Which contains a valid union in this slot
-      Some(unsafe { Bootstrap::init_from_table(u) })
-    } else {
-      None
-    }
-  }
-
-  #[inline]
-  #[allow(non_snake_case)]
   pub fn body_as_register_broker(&self) -> Option<RegisterBroker<'a>> {
     if self.body_type() == CommandBody::RegisterBroker {
       let u = self.body();
@@ -8834,7 +8719,6 @@ impl ::flatbuffers::Verifiable for Command<'_> {
      .visit_field::<u16>("version", Self::VT_VERSION, false)?
      .visit_union::<CommandBody, _>("body_type", Self::VT_BODY_TYPE, "body", Self::VT_BODY, true, |key, v, pos| {
         match key {
-          CommandBody::Bootstrap => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Bootstrap>>("CommandBody::Bootstrap", pos),
           CommandBody::RegisterBroker => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<RegisterBroker>>("CommandBody::RegisterBroker", pos),
           CommandBody::SetBrokerState => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<SetBrokerState>>("CommandBody::SetBrokerState", pos),
           CommandBody::CreateTopic => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<CreateTopic>>("CommandBody::CreateTopic", pos),
@@ -8905,13 +8789,6 @@ impl ::core::fmt::Debug for Command<'_> {
       ds.field("version", &self.version());
       ds.field("body_type", &self.body_type());
       match self.body_type() {
-        CommandBody::Bootstrap => {
-          if let Some(x) = self.body_as_bootstrap() {
-            ds.field("body", &x)
-          } else {
-            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
-          }
-        },
         CommandBody::RegisterBroker => {
           if let Some(x) = self.body_as_register_broker() {
             ds.field("body", &x)

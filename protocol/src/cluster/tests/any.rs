@@ -378,7 +378,6 @@ fn placed() -> impl Strategy<Value = Vec<Vec<PlacedReplica>>> {
 /// Any command.
 pub(super) fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
-        any::<[u8; 16]>().prop_map(|id| Command::Bootstrap { cluster: ClusterId(id) }),
         (broker_id(), register()).prop_map(|(broker, register)| Command::RegisterBroker {
             broker,
             register: Register { broker: Some(broker), ..register },
