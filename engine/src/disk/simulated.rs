@@ -655,7 +655,9 @@ impl Disk for SimDisk {
     }
 
     fn space(&self, path: &Path) -> IoFuture<Space> {
-        self.names(OperationKind::Inquiry, path, |inner| {
+        let owned = path.to_owned();
+        self.names(OperationKind::Inquiry, path, move |inner| {
+            inner.tree.check_exists(&owned)?;
             let total_bytes = inner.capacity_blocks * BLOCK_BYTES as u64;
             Ok(Space { free_bytes: inner.free_blocks() * BLOCK_BYTES as u64, total_bytes })
         })

@@ -478,3 +478,21 @@ fn overlapping_writes_are_counted() {
         assert_eq!(inner.counts().overlapping_writes, 1);
     });
 }
+
+#[test]
+fn the_simulated_disk_passes_the_conformance_suite() {
+    for seed in 0..20 {
+        for check in crate::disk::conformance::checks() {
+            let (runtime, disk) = machine(seed);
+            let root = PathBuf::from("/data");
+            let ground = crate::disk::conformance::Ground {
+                disk: disk.shared(),
+                runtime: runtime.shared(),
+                root,
+            };
+            let name = check.name;
+            let verdict = runtime.block_on(async move { check.run(&ground).await });
+            assert!(verdict.is_ok(), "{name}, seed {seed}: {verdict:?}");
+        }
+    }
+}

@@ -121,6 +121,11 @@ fn names(path: &Path) -> io::Result<Vec<&str>> {
 }
 
 impl Tree {
+    /// Fails when nothing is at `path`.
+    pub(super) fn check_exists(&self, path: &Path) -> io::Result<()> {
+        self.resolve(path).map(|_| ())
+    }
+
     /// The file at `path`.
     pub(super) fn file_id(&self, path: &Path) -> io::Result<NodeId> {
         let id = self.resolve(path)?;
