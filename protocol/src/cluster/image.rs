@@ -121,9 +121,10 @@ impl TopicImage {
             .partitions
             .iter()
             .map(|partition| {
-                80 + 8 * partition.replicas.len()
-                    + 4 * partition.isr.len()
-                    + 4 * partition.elr.len()
+                // ISR and ELR are disjoint parts of the replicas: whoever comes and goes, the
+                // weight stays.
+                let replicas = partition.replicas.len();
+                80 + 8 * replicas + 4 * replicas.max(partition.isr.len() + partition.elr.len())
             })
             .sum();
         96 + self.name.as_str().len() + configs + partitions
