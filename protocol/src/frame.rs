@@ -1,4 +1,4 @@
-//! Cuts a byte stream into frames: 4 bytes of length, then as many bytes. [P]
+//! Cuts a byte stream into frames: 4 bytes of length, then as many bytes. `[P]`
 //! Produce path 2/9: bytes to frames; from `broker/net/connection.rs`; to `protocol/kafka.rs`.
 //!
 //! The length is a stranger's claim. It is checked against the limit before anything acts on it, and the buffer grows

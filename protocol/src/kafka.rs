@@ -1,4 +1,4 @@
-//! The Kafka wire protocol: bytes of strangers to typed messages and back. [P]
+//! The Kafka wire protocol: bytes of strangers to typed messages and back. `[P]`
 //!
 //! `schema/` holds one compact definition per API, `generated/` the types, total decoders and gathering encoders made
 //! from them by `cargo xtask codegen`. A frame is read like this: [`RequestHeader::decode`] on a [`Reader`], then the

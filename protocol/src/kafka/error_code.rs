@@ -1,4 +1,4 @@
-//! Kafka's error codes: numbers, names, and whether trying again can help. [P]
+//! Kafka's error codes: numbers, names, and whether trying again can help. `[P]`
 //! Source: <https://kafka.apache.org/protocol#protocol_error_codes>; which are retriable follows the Java client.
 
 use std::fmt;

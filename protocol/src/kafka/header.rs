@@ -1,4 +1,4 @@
-//! What stands before a body: request and response headers, and the length before both. [P]
+//! What stands before a body: request and response headers, and the length before both. `[P]`
 //!
 //! | offset | size | request header | | offset | size | response header |
 //! |---|---|---|---|---|---|---|

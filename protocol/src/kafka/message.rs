@@ -1,4 +1,4 @@
-//! What all message bodies have in common, for code that does not care which one it handles. [P]
+//! What all message bodies have in common, for code that does not care which one it handles. `[P]`
 
 use super::generated::ApiKey;
 use super::reader::{DecodeError, Reader};

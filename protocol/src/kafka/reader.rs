@@ -1,4 +1,4 @@
-//! Reads Kafka's primitive types from bytes that a stranger sent. [P]
+//! Reads Kafka's primitive types from bytes that a stranger sent. `[P]`
 //! Total: any bytes give a value or a [`DecodeError`], never a panic. What a decoder allocates is
 //! charged against a heap budget first, so a small frame cannot claim much memory.
 //! Source: <https://kafka.apache.org/protocol#protocol_types>, KIP-482 for the flexible versions.

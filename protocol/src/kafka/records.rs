@@ -1,4 +1,4 @@
-//! The records field of Produce and Fetch: bytes in the frame, or a promise of bytes elsewhere. [P]
+//! The records field of Produce and Fetch: bytes in the frame, or a promise of bytes elsewhere. `[P]`
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The API table: which versions of which API the codec reads, and which a broker lists. [P]
+//! The API table: which versions of which API the codec reads, and which a broker lists. `[P]`
 //! The rows are generated from the message definitions.
 
 use std::fmt;

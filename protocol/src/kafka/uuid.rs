@@ -1,4 +1,4 @@
-//! Sixteen bytes that name a topic, a directory or nothing. [P]
+//! Sixteen bytes that name a topic, a directory or nothing. `[P]`
 
 use std::fmt;
 

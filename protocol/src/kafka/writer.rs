@@ -1,4 +1,4 @@
-//! Writes Kafka's primitive types; records may stay where they are. [P]
+//! Writes Kafka's primitive types; records may stay where they are. `[P]`
 //! A field that cannot be written in the version at hand spoils the message as a whole:
 //! [`Writer::finish`] tells, so that encoders stay plain sequences of writes.
 //! Source: <https://kafka.apache.org/protocol#protocol_types>, KIP-482 for the flexible versions.

@@ -1,4 +1,4 @@
-//! Reads the compact message definitions of `protocol/src/kafka/schema/*.txt`. [P]
+//! Reads the compact message definitions of `protocol/src/kafka/schema/*.txt`. `[P]`
 //! Used by the generator, and by the protocol's tests, which build random messages from the same definitions.
 //! The grammar is described in `docs/how-to/add-a-kafka-api.md`.
 
