@@ -128,7 +128,10 @@ fn reserve(file: BorrowedFd<'_>, from: u64, end: u64) -> io::Result<()> {
             if end > length {
                 rustix::fs::ftruncate(file, length)?;
             }
-            Err(io::Error::new(io::ErrorKind::StorageFull, error))
+            match error {
+                rustix::io::Errno::NOSPC => Err(error.into()),
+                _ => Err(io::Error::new(io::ErrorKind::StorageFull, error)),
+            }
         }
         Err(error) => Err(error.into()),
     }
