@@ -112,7 +112,7 @@ impl DirectDisk {
         &self,
         call: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> IoFuture<T> {
-        operation(vec![self.shared.in_flight.clone()], Box::pin(blocking(call)))
+        operation([Some(self.shared.in_flight.clone()), None], Box::pin(blocking(call)))
     }
 }
 
@@ -215,7 +215,7 @@ impl Disk for DirectDisk {
             let file = DirectFile::new(dma, path, disk.shared.block_bytes, in_flight);
             Ok(Rc::new(file) as Rc<dyn File>)
         };
-        operation(vec![self.shared.in_flight.clone()], Box::pin(open))
+        operation([Some(self.shared.in_flight.clone()), None], Box::pin(open))
     }
 
     fn create_directory(&self, path: &Path) -> IoFuture<()> {

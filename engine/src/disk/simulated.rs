@@ -16,7 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -30,8 +30,9 @@ use super::{DirectoryEntry, Disk, File, IoFuture, OpenMode, SharedDisk, Space};
 use crate::runtime::simulated::SimRuntime;
 
 pub use fault::{Fault, Faults, Latency, OperationKind};
+pub use tamper::Image;
 
-use content::{BLOCK_BYTES, FileContent};
+use content::BLOCK_BYTES;
 use file::SimFile;
 use tree::{NodeId, Tree};
 
@@ -39,6 +40,7 @@ mod content;
 mod fault;
 mod file;
 mod ranges;
+mod tamper;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -48,6 +50,9 @@ pub const CAPACITY_BYTES_DEFAULT: u64 = 1 << 40;
 
 /// Raw error number of a disk that cannot do it.
 const EIO: i32 = 5;
+
+/// Raw error number of a read-only file system.
+const EROFS: i32 = 30;
 
 /// What a power cut does to data that no sync covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,12 +93,6 @@ pub struct Counts {
     pub overlapping_writes: u64,
 }
 
-/// A copy of everything that would surely survive a power cut, or of everything visible.
-#[derive(Clone)]
-pub struct Image {
-    tree: Tree,
-}
-
 /// A simulated disk; clones are the same disk. It survives the processes that use it.
 #[derive(Clone)]
 pub struct SimDisk {
@@ -123,6 +122,7 @@ struct Inner {
     /// The power is gone: nothing starts or ends any more until [`SimDisk::crash`].
     frozen: bool,
     crash_at: Option<u64>,
+    read_only: bool,
 }
 
 /// An open descriptor.
@@ -185,6 +185,7 @@ impl SimDisk {
             counts: Counts::default(),
             frozen: false,
             crash_at: None,
+            read_only: false,
         };
         let state = State { runtime: runtime.clone(), inner: RefCell::new(inner) };
         Self { state: Rc::new(state) }
@@ -219,6 +220,12 @@ impl SimDisk {
     pub fn fail_once(&self, fault: Fault, path_contains: &str, skip: u64) {
         let mut inner = self.inner();
         inner.faults = std::mem::take(&mut inner.faults).with_once(fault, path_contains, skip);
+    }
+
+    /// Makes the file system read-only, as the kernel does after an error of its own: whatever would change
+    /// something fails with EROFS.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.inner().read_only = read_only;
     }
 
     /// What was done so far.
@@ -302,116 +309,6 @@ impl SimDisk {
         self.inner().pending.len()
     }
 
-    /// All bytes of a file.
-    ///
-    /// # Errors
-    /// `NotFound` when there is none, visibly.
-    pub fn file_bytes(&self, path: &Path, view: View) -> io::Result<Vec<u8>> {
-        let inner = self.inner();
-        let id = inner.tree.file_id(path)?;
-        let file = inner.tree.file(id).ok_or(io::ErrorKind::NotFound)?;
-        Ok(file.content.bytes(view))
-    }
-
-    /// Paths of all files, sorted.
-    pub fn files(&self, view: View) -> Vec<PathBuf> {
-        let inner = self.inner();
-        let paths = inner.tree.paths(view).into_iter();
-        paths.filter(|(_, id)| inner.tree.file(*id).is_some()).map(|(path, _)| path).collect()
-    }
-
-    /// Puts a durable file of these bytes at `path`, past every cache; its directories are made.
-    ///
-    /// # Errors
-    /// When a name on the way is taken by something else.
-    pub fn put_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut inner = self.inner();
-        inner.tree.put_durable_file(path, FileContent::of_bytes(bytes))?;
-        inner.recount();
-        Ok(())
-    }
-
-    /// Overwrites bytes of a file at any position, visible and durable at once, past every cache.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such file.
-    pub fn overwrite(&self, path: &Path, position: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut inner = self.inner();
-        let id = inner.tree.file_id(path)?;
-        let file = inner.tree.file_mut(id).ok_or(io::ErrorKind::NotFound)?;
-        file.content.set_bytes(position, bytes);
-        inner.recount();
-        Ok(())
-    }
-
-    /// Turns one bit (0 is the lowest) of the byte at `position`, visible and durable: bit rot.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such file, `InvalidInput` when it is not that long.
-    pub fn flip_bit(&self, path: &Path, position: u64, bit: u8) -> io::Result<()> {
-        let bytes = self.file_bytes(path, View::Visible)?;
-        let byte = usize::try_from(position).ok().and_then(|at| bytes.get(at)).copied();
-        let byte = byte.ok_or(io::ErrorKind::InvalidInput)?;
-        self.overwrite(path, position, &[byte ^ (1 << (bit % 8))])
-    }
-
-    /// Turns a random bit in a written block of a random file whose path contains `path_contains`; says where.
-    pub fn rot_random(&self, path_contains: &str) -> Option<(PathBuf, u64)> {
-        let mut guard = self.inner();
-        let inner = &mut *guard;
-        let files: Vec<(PathBuf, NodeId)> = inner
-            .tree
-            .paths(View::Visible)
-            .into_iter()
-            .filter(|(path, id)| {
-                inner.tree.file(*id).is_some() && path.to_string_lossy().contains(path_contains)
-            })
-            .collect();
-        let (path, id) = files.get(inner.fault_rng.random_range(0..files.len().max(1)))?.clone();
-        let block = inner.tree.file(id)?.content.random_block(&mut inner.fault_rng)?;
-        let length = inner.tree.file(id)?.content.length();
-        let within = inner.fault_rng.random_range(0..BLOCK_BYTES as u64);
-        let position = (block * BLOCK_BYTES as u64 + within).min(length.checked_sub(1)?);
-        let bit = inner.fault_rng.random_range(0..8);
-        drop(guard);
-        self.flip_bit(&path, position, bit).ok()?;
-        Some((path, position))
-    }
-
-    /// Makes reads of the block at `position` fail with EIO until it is written again.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such file.
-    pub fn break_block(&self, path: &Path, position: u64) -> io::Result<()> {
-        let mut inner = self.inner();
-        let id = inner.tree.file_id(path)?;
-        let file = inner.tree.file_mut(id).ok_or(io::ErrorKind::NotFound)?;
-        file.content.break_block(position);
-        Ok(())
-    }
-
-    /// A copy of the whole disk.
-    pub fn snapshot(&self, view: View) -> Image {
-        let mut tree = self.inner().tree.clone();
-        match view {
-            View::Durable => tree = tree.durable(),
-            View::Visible => tree.crash(Fate::Kept, &mut Pcg64::seed_from_u64(0)),
-        }
-        Image { tree }
-    }
-
-    /// Replaces the whole disk by `image`; descriptors and operations of before are void.
-    pub fn restore(&self, image: &Image) {
-        let mut inner = self.inner();
-        inner.tree = image.tree.clone();
-        let pending = std::mem::take(&mut inner.pending);
-        let handles = std::mem::take(&mut inner.handles);
-        (inner.frozen, inner.crash_at) = (false, None);
-        inner.recount();
-        drop(inner);
-        drop((pending, handles));
-    }
-
     fn inner(&self) -> std::cell::RefMut<'_, Inner> {
         self.state.inner.borrow_mut()
     }
@@ -440,6 +337,9 @@ impl SimDisk {
         }
         if inner.frozen {
             return Ok(completion);
+        }
+        if inner.read_only && kind.changes_something() {
+            return Err(io::Error::from_raw_os_error(EROFS));
         }
         let fault = inner.faults.strike(kind, path, &mut inner.fault_rng);
         let id = inner.take_id();
@@ -592,6 +492,9 @@ impl Disk for SimDisk {
         let (disk, owned) = (self.clone(), path.to_owned());
         self.names(OperationKind::Open, path, move |inner| {
             let node = match mode {
+                OpenMode::CreateNew if inner.read_only => {
+                    return Err(io::Error::from_raw_os_error(EROFS));
+                }
                 OpenMode::CreateNew => inner.tree.create_file(&owned)?,
                 OpenMode::Existing => inner.tree.file_id(&owned)?,
             };

@@ -44,7 +44,7 @@ impl DirectFile {
     {
         match self.open_file() {
             Ok(dma) => {
-                let gauges = vec![self.busy.clone(), self.in_flight.clone()];
+                let gauges = [Some(self.busy.clone()), Some(self.in_flight.clone())];
                 operation(gauges, Box::pin(work(dma)))
             }
             Err(error) => Box::pin(async move { Err(error) }),
@@ -228,6 +228,6 @@ impl File for DirectFile {
                 Err(error) => Err(io_error(error)),
             }
         };
-        operation(vec![in_flight], Box::pin(close))
+        operation([Some(in_flight), None], Box::pin(close))
     }
 }

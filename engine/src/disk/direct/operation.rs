@@ -58,14 +58,14 @@ impl Gauge {
 
 /// Wraps the work of one operation, counted by `gauges` from its first poll to its end.
 pub(super) fn operation<T: 'static>(
-    gauges: Vec<Gauge>,
+    gauges: [Option<Gauge>; 2],
     work: LocalFuture<io::Result<T>>,
 ) -> IoFuture<T> {
     Box::pin(Operation { gauges, work: Some(work), begun: false })
 }
 
 struct Operation<T: 'static> {
-    gauges: Vec<Gauge>,
+    gauges: [Option<Gauge>; 2],
     work: Option<LocalFuture<io::Result<T>>>,
     begun: bool,
 }
@@ -76,13 +76,13 @@ impl<T: 'static> Future for Operation<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if !self.begun {
             self.begun = true;
-            self.gauges.iter().for_each(Gauge::enter);
+            self.gauges.iter().flatten().for_each(Gauge::enter);
         }
         let work = self.work.as_mut().expect("an operation is not polled after its end");
         let Poll::Ready(result) = work.as_mut().poll(context) else { return Poll::Pending };
         // First what the work holds, then the word that it is over: a close waits for that.
         self.work = None;
-        self.gauges.iter().for_each(Gauge::leave);
+        self.gauges.iter().flatten().for_each(Gauge::leave);
         Poll::Ready(result)
     }
 }
@@ -96,7 +96,7 @@ impl<T: 'static> Drop for Operation<T> {
         let gauges = std::mem::take(&mut self.gauges);
         let rest = async move {
             drop(work.await);
-            gauges.iter().for_each(Gauge::leave);
+            gauges.iter().flatten().for_each(Gauge::leave);
         };
         // Outside an executor there is nothing left to run it on: glommio panics, the operation ends here.
         let spawned = AssertUnwindSafe(|| glommio::spawn_local(rest).detach());

@@ -194,6 +194,9 @@ impl FileContent {
             let first = length / BLOCK_BYTES as u64;
             let kept = usize::try_from(length % BLOCK_BYTES as u64).unwrap_or(0);
             for (number, block) in self.blocks.range_mut(first..) {
+                if block.visible.is_none() && block.versions.is_empty() {
+                    continue;
+                }
                 let kept = if *number == first { kept } else { 0 };
                 let content = cut_block(&block.visible, kept);
                 block.visible.clone_from(&content);
@@ -307,10 +310,12 @@ impl FileContent {
     pub(super) fn crash(&mut self, fate: Fate, rng: &mut Pcg64) {
         let mut lengths = vec![self.durable_length];
         lengths.extend(self.lengths.iter().map(|(_, length)| *length));
-        if let Some(in_flight) = self.dirty.last().map(|block| (block + 1) * BLOCK_BYTES as u64)
-            && in_flight > self.length
-        {
-            lengths.push(in_flight);
+        let is_in_flight = |number: &&u64| {
+            let block = self.blocks.get(number);
+            block.is_some_and(|block| block.versions.iter().any(|v| v.completed.is_none()))
+        };
+        if let Some(last) = self.dirty.iter().rev().find(is_in_flight) {
+            lengths.push(self.length.max((last + 1) * BLOCK_BYTES as u64));
         }
         let length = match fate {
             Fate::Lost => self.durable_length,

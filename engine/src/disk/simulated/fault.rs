@@ -21,12 +21,22 @@ pub enum OperationKind {
     Truncate,
     /// [`crate::disk::Disk::open`]
     Open,
-    /// Create, list, rename, remove: all that concerns names, but not their syncs.
+    /// Create, rename and remove: all that changes names, but not their syncs.
     Name,
     /// [`crate::disk::Disk::sync_directory`]
     SyncDirectory,
-    /// Length and free space.
+    /// Lengths, lists and free space.
     Inquiry,
+}
+
+impl OperationKind {
+    /// Whether a read-only file system refuses it. Opening depends on whether it creates.
+    pub(super) fn changes_something(self) -> bool {
+        match self {
+            Self::Write | Self::Allocate | Self::Truncate | Self::Name => true,
+            Self::Read | Self::Sync | Self::Open | Self::SyncDirectory | Self::Inquiry => false,
+        }
+    }
 }
 
 /// One way to go wrong. Each concerns one kind of operation.

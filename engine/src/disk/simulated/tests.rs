@@ -1,6 +1,7 @@
 //! What the simulated disk promises, and what it is allowed to do.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::*;
 use crate::disk::Buffer;
@@ -493,6 +494,135 @@ fn the_simulated_disk_passes_the_conformance_suite() {
             let name = check.name;
             let verdict = runtime.block_on(async move { check.run(&ground).await });
             assert!(verdict.is_ok(), "{name}, seed {seed}: {verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn a_read_only_disk_refuses_changes_and_serves_reads() {
+    let (runtime, disk) = machine(18);
+    let inner = disk.clone();
+    runtime.block_on(async move {
+        let file = create(&inner, "log").await;
+        file.write_at(block_of(1), 0).await.unwrap();
+        inner.set_read_only(true);
+        let read_only = |result: io::Result<()>| {
+            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+        };
+        read_only(file.write_at(block_of(2), 0).await);
+        read_only(file.allocate(0, BLOCK).await);
+        read_only(file.truncate(0).await);
+        read_only(inner.remove(&path("log")).await);
+        read_only(inner.open(&path("new"), OpenMode::CreateNew).await.map(|_| ()));
+        inner.open(&path("log"), OpenMode::Existing).await.unwrap();
+        assert_eq!(file.read_at(0, BLOCK_BYTES).await.unwrap()[0], 1);
+        assert_eq!(inner.list(Path::new("/data")).await.unwrap().len(), 1);
+    });
+}
+
+/// One step on one file of up to eight blocks.
+#[derive(Debug, Clone)]
+enum Step {
+    Write { block: u64, blocks: usize },
+    Sync,
+    Truncate { blocks: u64 },
+    Allocate { blocks: u64 },
+}
+
+fn step() -> impl proptest::strategy::Strategy<Value = Step> {
+    use proptest::prelude::*;
+    prop_oneof![
+        4 => (0u64..6, 1usize..3).prop_map(|(block, blocks)| Step::Write { block, blocks }),
+        2 => Just(Step::Sync),
+        1 => (0u64..8).prop_map(|blocks| Step::Truncate { blocks }),
+        1 => (1u64..8).prop_map(|blocks| Step::Allocate { blocks }),
+    ]
+}
+
+/// What each block may hold after a crash: its synced byte and every byte since; damaged only if some
+/// of these was a write.
+#[derive(Default, Clone)]
+struct Allowed {
+    bytes: Vec<BTreeSet<u8>>,
+    written: Vec<bool>,
+    lengths: BTreeSet<u64>,
+    now: Vec<u8>,
+    length: u64,
+}
+
+impl Allowed {
+    fn apply(&mut self, step: &Step, byte: u8) {
+        let mut set = |block: usize, byte: u8, is_write: bool| {
+            self.now[block] = byte;
+            self.bytes[block].insert(byte);
+            self.written[block] |= is_write;
+        };
+        match step {
+            Step::Write { block, blocks } => {
+                let first = usize::try_from(*block).unwrap();
+                (first..first + blocks).for_each(|block| set(block, byte, true));
+                self.length = self.length.max(block + *blocks as u64);
+            }
+            Step::Truncate { blocks } => {
+                let first = usize::try_from(*blocks).unwrap();
+                (first..8).for_each(|block| set(block, 0, false));
+                self.length = *blocks;
+            }
+            Step::Allocate { blocks } => self.length = self.length.max(*blocks),
+            Step::Sync => {
+                self.bytes = self.now.iter().map(|byte| BTreeSet::from([*byte])).collect();
+                self.written = vec![false; 8];
+                self.lengths.clear();
+            }
+        }
+        self.lengths.insert(self.length);
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_crash_leaves_each_block_as_synced_or_as_something_written_since(
+        seed in proptest::prelude::any::<u64>(),
+        steps in proptest::collection::vec(step(), 1..30),
+    ) {
+        let (runtime, disk) = machine(seed);
+        let mut allowed = Allowed {
+            bytes: vec![BTreeSet::from([0]); 8],
+            written: vec![false; 8],
+            lengths: BTreeSet::from([0]),
+            now: vec![0; 8],
+            length: 0,
+        };
+        for (step, byte) in steps.iter().zip(1u8..) {
+            allowed.apply(step, byte);
+        }
+        let inner = disk.clone();
+        let expected = allowed.clone();
+        runtime.block_on(async move {
+            let file = create(&inner, "log").await;
+            for (step, byte) in steps.iter().zip(1u8..) {
+                match step {
+                    Step::Write { block, blocks } => {
+                        file.write_at(blocks_of(byte, *blocks), block * BLOCK).await.unwrap();
+                    }
+                    Step::Sync => file.sync().await.unwrap(),
+                    Step::Truncate { blocks } => file.truncate(blocks * BLOCK).await.unwrap(),
+                    Step::Allocate { blocks } => file.allocate(0, blocks * BLOCK).await.unwrap(),
+                }
+            }
+            let seen = file.read_at(0, 8 * BLOCK_BYTES).await.unwrap();
+            assert_eq!(seen.len() as u64, expected.length * BLOCK);
+            for (block, byte) in seen.chunks(BLOCK_BYTES).zip(&expected.now) {
+                assert!(block.iter().all(|seen| seen == byte), "a reader sees the last write");
+            }
+        });
+        crash(&runtime, &disk);
+        let bytes = disk.file_bytes(&path("log"), View::Visible).unwrap();
+        assert!(allowed.lengths.contains(&(bytes.len() as u64 / BLOCK)), "{}", bytes.len());
+        for (number, block) in bytes.chunks(BLOCK_BYTES).enumerate() {
+            let found: BTreeSet<u8> = block.iter().copied().collect();
+            let whole = found.len() == 1 && found.is_subset(&allowed.bytes[number]);
+            assert!(whole || allowed.written[number], "block {number}: {found:?}");
         }
     }
 }
