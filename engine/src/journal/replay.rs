@@ -1,0 +1,390 @@
+//! [P] What a journal says: which rounds are there, and, folded over manifest and checkpoint, what each log must
+//! be (J26, J28, J29). Nothing here reads or writes a disk.
+
+use std::collections::BTreeMap;
+
+use levada_record::{Offset, PartitionId, PartitionUid};
+
+use crate::checkpoint::LogCheckpoint;
+use crate::digest::Digest;
+use crate::journal::layout::{AppendEntry, Entry, Place, Round, RoundAt, decode_round};
+use crate::manifest::{Manifest, SealedSegment};
+use crate::planted::{PlantedBug, is_planted};
+use crate::segment::layout::SegmentName;
+
+/// A round and where its first byte lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundRound {
+    /// Index of the journal file in the order given.
+    pub file: usize,
+    /// Byte in that file.
+    pub at: usize,
+    /// The round.
+    pub round: Round,
+}
+
+/// The rounds of one journal that are still needed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoundRounds {
+    /// Ascending, without those below the first needed one.
+    pub rounds: Vec<FoundRound>,
+    /// Numbers that are missing although a later one is there: corruption.
+    pub gaps: Vec<u64>,
+}
+
+/// Searches every block of the journal's files for rounds of `shard_uid` and `incarnation` from `first_needed` on.
+pub fn find_rounds(
+    files: &[&[u8]],
+    block_bytes: usize,
+    shard_uid: u64,
+    incarnation: u64,
+    first_needed: u64,
+) -> FoundRounds {
+    let mut by_number: BTreeMap<u64, FoundRound> = BTreeMap::new();
+    for (file, bytes) in files.iter().enumerate() {
+        for at in (0..bytes.len()).step_by(block_bytes) {
+            let rest = bytes.get(at..).unwrap_or(&[]);
+            if let RoundAt::Round(round) = decode_round(rest, shard_uid, incarnation)
+                && round.identity.round >= first_needed
+                && round.length_bytes <= rest.len()
+            {
+                by_number.insert(round.identity.round, FoundRound { file, at, round });
+            }
+        }
+    }
+    let mut found = FoundRounds::default();
+    let mut expected = first_needed;
+    let mut previous: Option<u64> = None;
+    for (number, one) in by_number {
+        let is_linked = previous.is_none_or(|sum| sum == one.round.identity.previous);
+        if number != expected || !is_linked {
+            found.gaps.extend(expected..number);
+            if !is_linked && number == expected {
+                found.gaps.push(number - 1);
+            }
+            if is_planted(PlantedBug::CutByPattern) {
+                found.gaps.clear();
+                return found;
+            }
+        }
+        expected = number + 1;
+        previous = Some(one.round.checksum);
+        found.rounds.push(one);
+    }
+    found
+}
+
+/// Where live bytes of a segment come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// They stand in the journal: index into [`FoundRounds::rounds`], and byte relative to the round's first.
+    Journal {
+        /// Which round.
+        round_index: usize,
+        /// Where in it.
+        at: usize,
+        /// Whether the payload's checksum was right.
+        is_whole: bool,
+    },
+    /// They were written straight to the segment.
+    Through {
+        /// Which round.
+        round_index: usize,
+    },
+}
+
+/// Bytes `from..end` of a segment that must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Live {
+    /// First byte.
+    pub from: u64,
+    /// Exclusive end.
+    pub end: u64,
+    /// Where they come from.
+    pub source: Source,
+}
+
+/// A segment in a folded log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoldedSegment {
+    /// Which file.
+    pub name: SegmentName,
+    /// Length and digest at the end, once sealed; with what the manifest knew.
+    pub sealed: Option<SealedSegment>,
+}
+
+/// A boundary that a round vouches for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expectation {
+    /// Exclusive end of the offsets.
+    pub end: Offset,
+    /// The digest there.
+    pub digest: Digest,
+}
+
+/// What one log must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFold {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// Its uid.
+    pub uid: PartitionUid,
+    /// First offset kept.
+    pub log_start: Offset,
+    /// Digest at the base of the oldest segment.
+    pub base_digest: Digest,
+    /// Generation for the next segment.
+    pub next_generation: u32,
+    /// In order; the last one is active.
+    pub segments: Vec<FoldedSegment>,
+    /// From here on the bytes are to be verified; `None` when the log has no segment.
+    pub walk_from: Option<Place>,
+    /// Offset and digest at `walk_from`.
+    pub walk_start: Expectation,
+    /// Exclusive end of the log, and the digest there.
+    pub end: Expectation,
+    /// Where that is.
+    pub end_place: Option<Place>,
+    /// Live ranges per segment, ascending and disjoint.
+    pub ranges: BTreeMap<SegmentName, Vec<Live>>,
+    /// Every boundary that a round vouches for and that no later round cut off, ascending.
+    pub expectations: Vec<Expectation>,
+    /// Whether rounds brought facts that the manifest lacks.
+    pub has_new_facts: bool,
+    /// Whether a truncation explains an end below what was durable.
+    pub was_truncated: bool,
+    /// The last round that spoke of the log: index into the rounds.
+    pub last_round_index: Option<usize>,
+    /// First offset that the last round of all appended here, when it did.
+    manifest_round: u64,
+}
+
+impl LogFold {
+    /// The state as of manifest and checkpoint. `manifest_round` is the last round of this incarnation that the
+    /// manifest has folded in: 0 for a manifest of an earlier one, `u64::MAX` for one of a later one.
+    pub fn new(checkpoint: &LogCheckpoint, manifest: &Manifest, manifest_round: u64) -> Self {
+        let mut segments: Vec<FoldedSegment> = manifest
+            .sealed
+            .iter()
+            .map(|sealed| FoldedSegment { name: sealed.name, sealed: Some(*sealed) })
+            .collect();
+        segments.extend(manifest.active.map(|name| FoldedSegment { name, sealed: None }));
+        let start = Expectation { end: checkpoint.offset, digest: checkpoint.digest };
+        Self {
+            partition: checkpoint.partition,
+            uid: checkpoint.uid,
+            log_start: manifest.log_start,
+            base_digest: manifest.base_digest,
+            next_generation: manifest.next_generation,
+            segments,
+            walk_from: checkpoint.place,
+            walk_start: start,
+            end: start,
+            end_place: checkpoint.place,
+            ranges: BTreeMap::new(),
+            expectations: Vec::new(),
+            has_new_facts: false,
+            was_truncated: false,
+            last_round_index: None,
+            manifest_round,
+        }
+    }
+
+    /// Folds one entry of round `number` in. `payload_at` is the byte of its payload in the round.
+    pub fn apply(
+        &mut self,
+        number: u64,
+        round_index: usize,
+        entry: &Entry,
+        payload_at: usize,
+        is_whole: bool,
+    ) {
+        self.last_round_index = Some(round_index);
+        let is_new = number > self.manifest_round;
+        match *entry {
+            Entry::Append(append) => {
+                self.append(&append, is_new, round_index, payload_at, is_whole);
+            }
+            Entry::Truncate { end, place, digest, .. } => {
+                self.was_truncated = true;
+                self.truncate(Expectation { end, digest }, place, is_new);
+            }
+            Entry::LogStart { start, .. } => {
+                if is_new {
+                    self.has_new_facts = true;
+                    self.advance_start(start);
+                }
+            }
+            Entry::Roll { sealed, digest, next, .. } => {
+                if is_new {
+                    self.has_new_facts = true;
+                    if let Some(active) = self.segments.last_mut()
+                        && active.name == sealed.segment
+                    {
+                        active.sealed = Some(SealedSegment {
+                            name: sealed.segment,
+                            length_bytes: sealed.byte,
+                            end: next.base,
+                            digest,
+                            max_timestamp: -1,
+                        });
+                    }
+                    self.push_segment(next);
+                }
+                self.end_place = Some(Place { segment: next, byte: 0 });
+            }
+            Entry::Created { .. } | Entry::Removed { .. } => {}
+        }
+    }
+
+    fn push_segment(&mut self, name: SegmentName) {
+        if !self.segments.iter().any(|segment| segment.name == name) {
+            self.segments.push(FoldedSegment { name, sealed: None });
+        }
+        self.next_generation = self.next_generation.max(name.generation + 1);
+    }
+
+    fn append(
+        &mut self,
+        append: &AppendEntry,
+        is_new: bool,
+        round_index: usize,
+        payload_at: usize,
+        is_whole: bool,
+    ) {
+        if self.segments.is_empty() && is_new {
+            // The log's very first segment is born by being written.
+            self.has_new_facts = true;
+            self.push_segment(append.segment);
+            self.walk_from.get_or_insert(Place { segment: append.segment, byte: 0 });
+        }
+        if self.walk_from.is_none() {
+            self.walk_from = Some(Place { segment: append.segment, byte: 0 });
+        }
+        let head = append.through_start - append.byte_start;
+        let second_at = payload_at + usize::try_from(head).unwrap_or(0);
+        let ranges = self.ranges.entry(append.segment).or_default();
+        let pieces = [
+            (append.byte_start, append.through_start, Some(payload_at)),
+            (append.through_start, append.through_end, None),
+            (append.through_end, append.byte_end, Some(second_at)),
+        ];
+        for (from, end, journaled) in pieces {
+            let source = match journaled {
+                Some(at) => Source::Journal { round_index, at, is_whole },
+                None => Source::Through { round_index },
+            };
+            overlay(ranges, Live { from, end, source });
+        }
+        self.end = Expectation { end: append.end, digest: append.digest };
+        self.end_place = Some(Place { segment: append.segment, byte: append.byte_end });
+        self.expectations.push(self.end);
+    }
+
+    fn truncate(&mut self, to: Expectation, place: Place, is_new: bool) {
+        for (name, ranges) in &mut self.ranges {
+            if *name == place.segment {
+                cut(ranges, place.byte);
+            } else if name.base >= place.segment.base && *name > place.segment {
+                ranges.clear();
+            }
+        }
+        self.expectations.retain(|expectation| expectation.end <= to.end);
+        if is_new {
+            self.has_new_facts = true;
+            if let Some(index) = self.segments.iter().position(|s| s.name == place.segment) {
+                self.segments.truncate(index + 1);
+                if let Some(active) = self.segments.last_mut() {
+                    active.sealed = None;
+                }
+            }
+        }
+        self.end = to;
+        self.end_place = Some(place);
+        if to.end < self.walk_start.end {
+            self.walk_start = to;
+            self.walk_from = Some(place);
+        }
+    }
+
+    fn advance_start(&mut self, start: Offset) {
+        self.log_start = self.log_start.max(start);
+        let last = self.segments.len().saturating_sub(1);
+        let log_start = self.log_start;
+        let dead = self
+            .segments
+            .iter()
+            .take(last)
+            .take_while(|segment| segment.sealed.is_some_and(|sealed| sealed.end <= log_start))
+            .count();
+        for segment in self.segments.drain(..dead) {
+            if let Some(sealed) = segment.sealed {
+                self.base_digest = sealed.digest;
+            }
+        }
+    }
+
+    /// Drops what belongs to segments that are gone, and begins the walk where the log begins now.
+    pub fn finish(&mut self) {
+        let segments = &self.segments;
+        self.ranges.retain(|name, ranges| {
+            !ranges.is_empty() && segments.iter().any(|segment| segment.name == *name)
+        });
+        let Some(first) = segments.first().map(|segment| segment.name) else {
+            self.walk_from = None;
+            self.end_place = None;
+            return;
+        };
+        let is_gone = |place: &Place| !segments.iter().any(|s| s.name == place.segment);
+        if self.walk_from.as_ref().is_none_or(is_gone) {
+            self.walk_from = Some(Place { segment: first, byte: 0 });
+            self.walk_start = Expectation { end: first.base, digest: self.base_digest };
+        }
+        if self.end.end < first.base {
+            self.end = Expectation { end: first.base, digest: self.base_digest };
+        }
+        if self.end_place.as_ref().is_none_or(is_gone) {
+            self.end_place = Some(Place { segment: first, byte: 0 });
+        }
+    }
+}
+
+/// Puts `live` over what was there: later rounds win.
+fn overlay(ranges: &mut Vec<Live>, live: Live) {
+    if live.from == live.end {
+        return;
+    }
+    let mut out = Vec::with_capacity(ranges.len() + 2);
+    for old in ranges.drain(..) {
+        if old.from < live.from.min(old.end) {
+            out.push(Live { end: old.end.min(live.from), ..old });
+        }
+        if old.end > live.end.max(old.from) {
+            let from = old.from.max(live.end);
+            out.push(Live { from, source: moved(old.source, from - old.from), ..old });
+        }
+    }
+    let at = out.partition_point(|old| old.from < live.from);
+    out.insert(at, live);
+    *ranges = out;
+}
+
+fn cut(ranges: &mut Vec<Live>, byte: u64) {
+    ranges.retain(|live| live.from < byte);
+    for live in ranges {
+        live.end = live.end.min(byte);
+    }
+}
+
+fn moved(source: Source, by: u64) -> Source {
+    match source {
+        Source::Journal { round_index, at, is_whole } => {
+            let at = at + usize::try_from(by).unwrap_or(0);
+            Source::Journal { round_index, at, is_whole }
+        }
+        through @ Source::Through { .. } => through,
+    }
+}
+
+#[cfg(test)]
+mod tests;

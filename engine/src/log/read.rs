@@ -1,0 +1,678 @@
+//! Reading: from memory what is there, else from the segment, verified (J34).
+
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use levada_record::checksum::batch_checksum;
+use levada_record::limits::INFLATED_BYTES_MAX_DEFAULT;
+use levada_record::{BatchHeader, BatchView, HEADER_BYTES, Offset, Timestamp, VerifyLimits};
+
+use crate::copies::{Copy, read_copy, write_copy};
+use crate::digest::Digest;
+use crate::disk::{File, Slice};
+use crate::error::ReadError;
+use crate::fields::{FieldReader, FieldWriter};
+use crate::log::{Boundary, Log, State};
+use crate::producers::Producers;
+use crate::segment::index::{Index, IndexEntry};
+use crate::segment::layout::{SegmentName, align_down, align_up};
+
+/// Least bytes of one read from the disk.
+const READ_MIN_BYTES: usize = 256 << 10;
+/// Bytes of one step when a segment is walked from front to back.
+const WALK_BYTES: usize = 1 << 20;
+const INDEX_MAGIC: [u8; 4] = *b"LVIX";
+
+/// Whole batches, as stored.
+#[derive(Debug, Clone, Default)]
+pub struct ReadOutcome {
+    /// The bytes, in order; batches may cross from one slice to the next.
+    pub slices: Vec<Slice>,
+    /// Length of all slices.
+    pub bytes: usize,
+    /// Offset behind the last batch; the offset asked for when there is none.
+    pub next: Offset,
+}
+
+/// A batch boundary in a segment, known well enough to walk on from it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WalkPoint {
+    pub(crate) byte: u64,
+    pub(crate) offset: Offset,
+    pub(crate) digest: Digest,
+    pub(crate) max_timestamp: i64,
+}
+
+impl From<IndexEntry> for WalkPoint {
+    fn from(entry: IndexEntry) -> Self {
+        Self {
+            byte: entry.byte,
+            offset: entry.offset,
+            digest: entry.digest,
+            max_timestamp: entry.max_timestamp_before,
+        }
+    }
+}
+
+/// A batch met on a walk.
+pub(crate) struct Met<'a> {
+    pub(crate) header: BatchHeader,
+    pub(crate) bytes: &'a [u8],
+    /// The boundary before it.
+    pub(crate) at: WalkPoint,
+}
+
+impl Log {
+    /// Whole batches from the one that holds `from` on, all below `end`, at most `max_bytes` of them; the first one
+    /// even if it is larger, when `at_least_one`. Stops at the end of a segment, and where memory begins.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub async fn read(
+        self: &Rc<Self>,
+        from: Offset,
+        end: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<ReadOutcome, ReadError> {
+        loop {
+            let (name, start) = {
+                let state = self.state.borrow();
+                let limit = self.check_range(&state, from)?;
+                let end = end.min(limit);
+                if from >= end {
+                    return Ok(ReadOutcome { next: from, ..ReadOutcome::default() });
+                }
+                let Some(segment) = state.segments.iter().rev().find(|s| s.name.base <= from)
+                else {
+                    return Err(out_of_range(&state, from));
+                };
+                match segment.index.floor(from) {
+                    None => (segment.name, None),
+                    Some(entry) => {
+                        if state.tail.start() <= segment.start + entry.byte {
+                            return Ok(read_memory(
+                                &state,
+                                segment.start,
+                                entry,
+                                from,
+                                end,
+                                max_bytes,
+                                at_least_one,
+                            ));
+                        }
+                        (segment.name, Some(entry))
+                    }
+                }
+            };
+            let Some(entry) = start else {
+                self.load_index(name).await?;
+                continue;
+            };
+            return self.read_disk(name, entry, from, end, max_bytes, at_least_one).await;
+        }
+    }
+
+    /// The exclusive end of what may be read, when `asked` may be.
+    fn check_range(&self, state: &State, asked: Offset) -> Result<Offset, ReadError> {
+        if state.is_removed {
+            return Err(ReadError::Removed);
+        }
+        let end = state.suspicion.as_ref().map_or(state.log_end, |s| s.from.min(state.log_end));
+        if asked < state.log_start || asked > end {
+            return Err(out_of_range(state, asked));
+        }
+        Ok(end)
+    }
+
+    async fn read_disk(
+        self: &Rc<Self>,
+        name: SegmentName,
+        entry: IndexEntry,
+        from: Offset,
+        end: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<ReadOutcome, ReadError> {
+        let mut window = (max_bytes + READ_MIN_BYTES / 4).max(READ_MIN_BYTES);
+        let mut at = WalkPoint::from(entry);
+        loop {
+            let bytes = self.fetch(name, at.byte, window).await?;
+            let (mut used, mut start, mut taken) = (0, None, 0);
+            let mut next = from;
+            let mut missing = None;
+            while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
+                let (header, batch) = match self.split(name, at, rest)? {
+                    Split::Batch(header, batch) => (header, batch),
+                    Split::Partial(total) => {
+                        missing = Some(total);
+                        break;
+                    }
+                };
+                let behind = header.end_offset();
+                if behind > end {
+                    break;
+                }
+                if behind > from {
+                    let first = *start.get_or_insert(used);
+                    let is_too_much = used + batch.len() - first > max_bytes;
+                    if is_too_much && !(taken == 0 && at_least_one) {
+                        break;
+                    }
+                    taken = used + batch.len();
+                    next = behind;
+                }
+                at = self.step(name, at, &header, batch)?;
+                used += batch.len();
+            }
+            match (start, missing) {
+                (Some(start), _) if taken > 0 => {
+                    let slice = bytes.slice(start, taken);
+                    return Ok(ReadOutcome { bytes: slice.len(), slices: vec![slice], next });
+                }
+                (None, Some(_)) if bytes.len() < window => {
+                    return Err(self.damaged(name, at.byte, "a batch is cut off"));
+                }
+                // The batch asked for does not lie wholly in the window.
+                (None, Some(total)) => window = window.max(total),
+                _ => return Ok(ReadOutcome { next: from, ..ReadOutcome::default() }),
+            }
+        }
+    }
+
+    /// Cuts the first batch from bytes read at `at`, checksum and offset checked.
+    fn split<'a>(
+        &self,
+        name: SegmentName,
+        at: WalkPoint,
+        rest: &'a [u8],
+    ) -> Result<Split<'a>, ReadError> {
+        if rest.len() < HEADER_BYTES {
+            return Ok(Split::Partial(HEADER_BYTES));
+        }
+        let header = BatchHeader::parse(rest)
+            .map_err(|error| self.damaged(name, at.byte, &error.to_string()))?;
+        if header.base_offset != at.offset {
+            let reason = format!("batch {} where {} belongs", header.base_offset, at.offset);
+            return Err(self.damaged(name, at.byte, &reason));
+        }
+        let Some(batch) = rest.get(..header.total_bytes()) else {
+            return Ok(Split::Partial(header.total_bytes()));
+        };
+        let got = batch_checksum(batch);
+        if got != header.checksum {
+            let reason = format!("checksum {got:#010x}, header says {:#010x}", header.checksum);
+            return Err(self.damaged(name, at.byte, &reason));
+        }
+        Ok(Split::Batch(header, batch))
+    }
+
+    /// The boundary behind a batch; checked against the index where it has an entry.
+    fn step(
+        &self,
+        name: SegmentName,
+        at: WalkPoint,
+        header: &BatchHeader,
+        batch: &[u8],
+    ) -> Result<WalkPoint, ReadError> {
+        let next = WalkPoint {
+            byte: at.byte + batch.len() as u64,
+            offset: header.end_offset(),
+            digest: at.digest.after(self.uid, batch),
+            max_timestamp: at.max_timestamp.max(header.max_timestamp.as_ms()),
+        };
+        let state = self.state.borrow();
+        let known = state
+            .segments
+            .iter()
+            .find(|segment| segment.name == name)
+            .and_then(|segment| segment.index.floor(next.offset))
+            .filter(|entry| entry.offset == next.offset);
+        if known.is_some_and(|entry| entry.byte != next.byte || entry.digest != next.digest) {
+            let reason = format!("digest differs at offset {}", next.offset);
+            return Err(self.damaged(name, next.byte, &reason));
+        }
+        Ok(next)
+    }
+
+    /// Up to `len` contiguous bytes of a segment from `byte` on; fewer at its end and where memory begins.
+    pub(crate) async fn fetch(
+        self: &Rc<Self>,
+        name: SegmentName,
+        byte: u64,
+        len: usize,
+    ) -> Result<Slice, ReadError> {
+        loop {
+            // Bytes of the segment that are read from the disk end at `disk_end`, where memory begins.
+            let (segment_start, end, disk_end, block) = {
+                let state = self.state.borrow();
+                let Some(segment) = state.segments.iter().find(|segment| segment.name == name)
+                else {
+                    return Err(out_of_range(&state, name.base));
+                };
+                let position = segment.start + byte;
+                let end = segment.position_end().min(position.saturating_add(len as u64));
+                if position >= end {
+                    return Ok(Slice::from(Vec::new()));
+                }
+                if let Some(bytes) = state.tail.copy(position, end) {
+                    return Ok(Slice::from(bytes));
+                }
+                let memory = state.tail.start().max(position);
+                (segment.start, end, end.min(memory), state.tail.block_bytes())
+            };
+            let file = match self.file_of(name).await {
+                Ok(Some(file)) => file,
+                Ok(None) => return Err(self.damaged(name, byte, "the segment is gone")),
+                Err(error) => return Err(self.io_error(name, &error)),
+            };
+            let low = align_down(byte, block);
+            let high = align_up(disk_end - segment_start, block);
+            let aligned = usize::try_from(high - low).expect("a read is small");
+            let read =
+                file.read_at(low, aligned).await.map_err(|error| self.io_error(name, &error))?;
+            let skip = usize::try_from(byte - low).expect("less than a block");
+            let have = usize::try_from(disk_end - segment_start - low).expect("a read is small");
+            if read.len() < have {
+                return Err(self.damaged(name, byte, "the file ends here"));
+            }
+            if disk_end == end {
+                return Ok(read.slice(skip, have));
+            }
+            // Memory may have been given back while we read; then all of it is on the disk now.
+            let memory = self.state.borrow().tail.copy(disk_end, end);
+            if let Some(memory) = memory {
+                let mut bytes = read.slice(skip, have).to_vec();
+                bytes.extend_from_slice(&memory);
+                return Ok(Slice::from(bytes));
+            }
+        }
+    }
+
+    /// Walks whole batches of a segment from `at` on until `each` says stop, or the segment ends.
+    pub(crate) async fn walk(
+        self: &Rc<Self>,
+        name: SegmentName,
+        mut at: WalkPoint,
+        mut each: impl FnMut(Met<'_>) -> Walk,
+    ) -> Result<WalkPoint, ReadError> {
+        let mut window = WALK_BYTES;
+        loop {
+            let bytes = self.fetch(name, at.byte, window).await?;
+            if bytes.is_empty() {
+                return Ok(at);
+            }
+            let mut used = 0;
+            let mut needed = 0;
+            while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
+                let (header, batch) = match self.split(name, at, rest)? {
+                    Split::Batch(header, batch) => (header, batch),
+                    Split::Partial(total) => {
+                        needed = total;
+                        break;
+                    }
+                };
+                if each(Met { header, bytes: batch, at }) == Walk::Stop {
+                    return Ok(at);
+                }
+                at = self.step(name, at, &header, batch)?;
+                used += batch.len();
+            }
+            self.shared.runtime.yield_if_needed().await;
+            if needed > 0 && bytes.len() < window {
+                return Err(self.damaged(name, at.byte, "a batch is cut off"));
+            }
+            window = window.max(needed);
+        }
+    }
+
+    /// The first record at or after `at` below `end`: its timestamp and offset.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub async fn find_time(
+        self: &Rc<Self>,
+        at: Timestamp,
+        end: Offset,
+    ) -> Result<Option<(Timestamp, Offset)>, ReadError> {
+        let candidates: Vec<SegmentName> = {
+            let state = self.state.borrow();
+            let found = state.segments.iter().filter(|s| s.max_timestamp >= at.as_ms());
+            found.map(|segment| segment.name).collect()
+        };
+        let log_start = self.log_start();
+        for name in candidates {
+            let Some(start) = self.time_floor(name, at.as_ms()).await? else { continue };
+            let mut found = None;
+            self.walk(name, start.into(), |met| {
+                if met.header.base_offset >= end {
+                    return Walk::Stop;
+                }
+                if met.header.max_timestamp >= at {
+                    let mut scratch = Vec::new();
+                    found = records_of(&met, &mut scratch, |timestamp, offset| {
+                        timestamp >= at && offset >= log_start && offset < end
+                    });
+                }
+                if found.is_some() { Walk::Stop } else { Walk::On }
+            })
+            .await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The record with the newest timestamp below `end`: its timestamp and offset; the first one of several.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub async fn max_timestamp(
+        self: &Rc<Self>,
+        end: Offset,
+    ) -> Result<Option<(Timestamp, Offset)>, ReadError> {
+        let newest = self.state.borrow().segments.iter().map(|s| s.max_timestamp).max();
+        match newest {
+            Some(newest) if newest >= 0 => self.find_time(Timestamp(newest), end).await,
+            _ => Ok(None),
+        }
+    }
+
+    async fn time_floor(
+        self: &Rc<Self>,
+        name: SegmentName,
+        at: i64,
+    ) -> Result<Option<IndexEntry>, ReadError> {
+        loop {
+            {
+                let state = self.state.borrow();
+                let Some(segment) = state.segments.iter().find(|s| s.name == name) else {
+                    return Ok(None);
+                };
+                if segment.length == 0 {
+                    return Ok(None);
+                }
+                if segment.index.is_complete() {
+                    return Ok(segment.index.floor_by_time(at));
+                }
+            }
+            self.load_index(name).await?;
+        }
+    }
+
+    /// The last batch boundary at or below `offset`, and in which segment.
+    pub(crate) async fn boundary_below(
+        self: &Rc<Self>,
+        offset: Offset,
+    ) -> Result<(SegmentName, Boundary), ReadError> {
+        loop {
+            let (name, start, entry) = {
+                let state = self.state.borrow();
+                let Some(segment) = state.segments.iter().rev().find(|s| s.name.base <= offset)
+                else {
+                    return Err(out_of_range(&state, offset));
+                };
+                (segment.name, segment.start, segment.index.floor(offset))
+            };
+            let is_empty = self.fetch(name, 0, 1).await?.is_empty();
+            let Some(entry) = entry else {
+                if is_empty {
+                    let state = self.state.borrow();
+                    let boundary = Boundary { position: start, offset, digest: state.digest };
+                    return Ok((name, boundary));
+                }
+                self.load_index(name).await?;
+                continue;
+            };
+            let end = self
+                .walk(name, entry.into(), |met| {
+                    if met.header.end_offset() > offset { Walk::Stop } else { Walk::On }
+                })
+                .await?;
+            let position = start + end.byte;
+            return Ok((name, Boundary { position, offset: end.offset, digest: end.digest }));
+        }
+    }
+
+    /// Completes the index of a segment: from its index file, and by walking what that does not cover.
+    async fn load_index(self: &Rc<Self>, name: SegmentName) -> Result<(), ReadError> {
+        let (digest_before, covered_from) = {
+            let state = self.state.borrow();
+            let Some(at) = state.segments.iter().position(|segment| segment.name == name) else {
+                return Err(out_of_range(&state, name.base));
+            };
+            let before = at.checked_sub(1).and_then(|before| state.segments.get(before));
+            let mine = state.segments.get(at).and_then(|segment| segment.index.first());
+            (before.map(|segment| segment.digest), mine.map_or(u64::MAX, |first| first.byte))
+        };
+        let stored = self.read_index_file(name).await.map_err(|e| self.io_error(name, &e))?;
+        let mut index = Index::default();
+        let mut point = None;
+        if let Some((digest_at_base, stored)) = stored {
+            // A file of a dead branch has another digest at its base, or where the branches part; the walk that
+            // follows any entry checks the rest.
+            if digest_before.is_none_or(|known| known == digest_at_base) {
+                point = stored.last().map(WalkPoint::from);
+                index = stored;
+            }
+        }
+        let at = match (point, digest_before) {
+            (Some(point), _) => point,
+            (None, known) => WalkPoint {
+                byte: 0,
+                offset: name.base,
+                digest: known.unwrap_or(self.base_digest.get()),
+                max_timestamp: -1,
+            },
+        };
+        self.walk(name, at, |met| {
+            if met.at.byte >= covered_from {
+                return Walk::Stop;
+            }
+            index.note(IndexEntry {
+                offset: met.at.offset,
+                byte: met.at.byte,
+                digest: met.at.digest,
+                max_timestamp_before: met.at.max_timestamp,
+            });
+            Walk::On
+        })
+        .await?;
+        let mut state = self.state.borrow_mut();
+        if let Some(segment) = state.segments.iter_mut().find(|segment| segment.name == name) {
+            segment.index.prepend(&index);
+        }
+        Ok(())
+    }
+
+    /// Digest at the segment's base and its entries, as the index file has them; `None` when there is no whole one.
+    async fn read_index_file(&self, name: SegmentName) -> io::Result<Option<(Digest, Index)>> {
+        let path = self.index_path(name);
+        let Copy::Whole { content, .. } =
+            read_copy(self.shared.disk.as_ref(), &path, INDEX_MAGIC).await?
+        else {
+            return Ok(None);
+        };
+        let mut input = FieldReader::new(&content);
+        let Ok(digest) = input.u64("digest at base") else { return Ok(None) };
+        let rest = content.get(input.position()..).unwrap_or(&[]);
+        Ok(Index::decode(rest).ok().map(|index| (Digest::from_raw(digest), index)))
+    }
+
+    /// Writes the index files of sealed segments that have a complete index in memory and no file yet.
+    pub(crate) async fn write_indexes(&self) -> io::Result<()> {
+        let ready: Vec<(SegmentName, Vec<u8>)> = {
+            let mut state = self.state.borrow_mut();
+            let sealed = state.segments.len().saturating_sub(1);
+            let mut ready = Vec::new();
+            for segment in state.segments.iter_mut().take(sealed) {
+                let Some(first) = segment.index.first().filter(|first| first.byte == 0) else {
+                    continue;
+                };
+                if std::mem::replace(&mut segment.is_index_stored, true) {
+                    continue;
+                }
+                let mut out = FieldWriter::new();
+                out.put_u64(first.digest.raw());
+                out.put_raw(&segment.index.encode());
+                ready.push((segment.name, out.into_bytes()));
+            }
+            ready
+        };
+        for (name, content) in ready {
+            let path = self.index_path(name);
+            write_copy(self.shared.disk.as_ref(), &path, INDEX_MAGIC, 0, &content).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn index_path(&self, name: SegmentName) -> PathBuf {
+        self.segment_path(name).with_extension("index")
+    }
+
+    /// An open descriptor of one of the log's segments; `None` when it is no longer in the log.
+    pub(crate) async fn file_of(&self, name: SegmentName) -> io::Result<Option<Rc<dyn File>>> {
+        {
+            let state = self.state.borrow();
+            let Some(segment) = state.segments.iter().find(|s| s.name == name) else {
+                return Ok(None);
+            };
+            if let Some(file) = &segment.file {
+                return Ok(Some(Rc::clone(file)));
+            }
+        }
+        let file = self.open_segment(name).await?;
+        let mut state = self.state.borrow_mut();
+        let Some(segment) = state.segments.iter_mut().find(|s| s.name == name) else {
+            return Ok(None);
+        };
+        Ok(Some(Rc::clone(segment.file.get_or_insert(file))))
+    }
+
+    fn damaged(&self, name: SegmentName, byte: u64, reason: &str) -> ReadError {
+        let path = self.segment_path(name);
+        tracing::error!(path = %path.display(), byte, reason, "a segment is damaged");
+        ReadError::Damaged { path, byte, reason: reason.to_owned() }
+    }
+
+    fn io_error(&self, name: SegmentName, error: &io::Error) -> ReadError {
+        ReadError::Io { path: self.segment_path(name), reason: error.to_string() }
+    }
+
+    /// The producers as of `end` in the segment `name`, walked from its base on with what was known there.
+    pub(crate) async fn producers_at(
+        self: &Rc<Self>,
+        name: SegmentName,
+        end: Offset,
+    ) -> Result<Producers, ReadError> {
+        let mut producers = Producers::default();
+        let names: Vec<(SegmentName, Digest)> = {
+            let state = self.state.borrow();
+            let mut before = self.base_digest.get();
+            let mut names = Vec::new();
+            for segment in state.segments.iter().filter(|s| s.name.base <= name.base) {
+                names.push((segment.name, before));
+                before = segment.digest;
+            }
+            names
+        };
+        for (name, digest) in names {
+            let start = WalkPoint { byte: 0, offset: name.base, digest, max_timestamp: -1 };
+            self.walk(name, start, |met| {
+                if met.header.end_offset() > end {
+                    return Walk::Stop;
+                }
+                if let Some(batch) = crate::log::produced_batch(&met.header) {
+                    let at = met.header.max_timestamp.as_ms();
+                    producers.note(&batch, met.header.base_offset, met.header.end_offset(), at);
+                }
+                Walk::On
+            })
+            .await?;
+        }
+        Ok(producers)
+    }
+}
+
+enum Split<'a> {
+    Batch(BatchHeader, &'a [u8]),
+    /// More bytes are needed: so many in all.
+    Partial(usize),
+}
+
+/// Whether a walk goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Walk {
+    On,
+    Stop,
+}
+
+fn out_of_range(state: &State, asked: Offset) -> ReadError {
+    ReadError::OutOfRange { asked, start: state.log_start, end: state.log_end }
+}
+
+/// The first record of a batch for which `wanted` holds.
+fn records_of(
+    met: &Met<'_>,
+    scratch: &mut Vec<u8>,
+    wanted: impl Fn(Timestamp, Offset) -> bool,
+) -> Option<(Timestamp, Offset)> {
+    let view = BatchView::verify(met.bytes, &VerifyLimits::DEFAULT).ok()?;
+    let records = view.records(scratch, INFLATED_BYTES_MAX_DEFAULT).ok()?;
+    for record in records {
+        let record = record.ok()?;
+        if wanted(record.timestamp, record.offset) {
+            return Some((record.timestamp, record.offset));
+        }
+    }
+    None
+}
+
+/// The hot path: headers are stepped over in memory, the bytes are shared.
+fn read_memory(
+    state: &State,
+    segment_start: u64,
+    entry: IndexEntry,
+    from: Offset,
+    end: Offset,
+    max_bytes: usize,
+    at_least_one: bool,
+) -> ReadOutcome {
+    let mut at = segment_start + entry.byte;
+    let limit = state
+        .segment_index_at(segment_start)
+        .and_then(|index| state.segments.get(index))
+        .map_or(at, crate::segment::Segment::position_end);
+    let mut first = None;
+    let mut taken_end = at;
+    let mut next = from;
+    let mut head = [0; HEADER_BYTES];
+    while at < limit && state.tail.read_exact(at, &mut head) {
+        let Ok(header) = BatchHeader::parse(&head) else {
+            // What is in memory was verified when it came; this would be our own bug.
+            panic!("no batch at {at} in the tail")
+        };
+        let behind = header.end_offset();
+        let batch_end = at + header.total_bytes() as u64;
+        if behind > end {
+            break;
+        }
+        if behind > from {
+            let start = *first.get_or_insert(at);
+            let is_first = taken_end <= start;
+            if batch_end - start > max_bytes as u64 && !(is_first && at_least_one) {
+                break;
+            }
+            taken_end = batch_end;
+            next = behind;
+        }
+        at = batch_end;
+    }
+    let empty = ReadOutcome { next: from, ..ReadOutcome::default() };
+    let Some(start) = first.filter(|start| *start < taken_end) else { return empty };
+    let Some(slices) = state.tail.slices(start, taken_end) else { return empty };
+    let bytes = slices.iter().map(|slice| slice.len()).sum();
+    ReadOutcome { slices, bytes, next }
+}

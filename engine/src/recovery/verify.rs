@@ -1,0 +1,516 @@
+//! One log in recovery: verifies what its fold describes, then writes what only the journal has.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use levada_record::checksum::batch_checksum;
+use levada_record::{BatchHeader, HEADER_BYTES, Offset};
+
+use crate::disk::{Buffer, File, OpenMode, SharedDisk};
+use crate::epochs::EpochStarts;
+use crate::error::OpenError;
+use crate::journal::replay::{Expectation, Live, LogFold, Source};
+use crate::log::{Suspicion, produced_batch};
+use crate::manifest::Manifest;
+use crate::planted::{PlantedBug, is_planted};
+use crate::producers::Producers;
+use crate::recovery::{ActiveSeed, Candidate, LogSeed, OldShard, hold, io_error};
+use crate::runtime::SharedRuntime;
+use crate::segment::index::{Index, IndexEntry};
+use crate::segment::layout::{SegmentName, align_down, align_up};
+use crate::start_record::StartRecord;
+
+/// Bytes of a segment looked at in one step.
+const WINDOW_BYTES: u64 = 1 << 20;
+
+/// A log after pass 1.
+pub(crate) struct Recovered {
+    pub(crate) seed: LogSeed,
+    pub(crate) directory: PathBuf,
+    pub(crate) shard: usize,
+    /// Set when blocks of the shard's last round are not in the segment: that round is torn.
+    pub(crate) torn_shard: Option<usize>,
+    /// The directory is gone although a checkpoint knows the log.
+    pub(crate) is_missing: bool,
+    pub(crate) verified_bytes: u64,
+    fold: Option<LogFold>,
+    manifest: Option<Manifest>,
+}
+
+impl Recovered {
+    /// The manifest to write, when rounds brought facts that the old one lacks.
+    pub(crate) fn new_manifest(&self, incarnation: u64) -> Option<Manifest> {
+        let fold = self.fold.as_ref()?;
+        let old = self.manifest.as_ref()?;
+        let manifest = Manifest {
+            incarnation,
+            through_round: 0,
+            log_start: self.seed.log_start,
+            base_digest: self.seed.base_digest,
+            next_generation: self.seed.next_generation,
+            sealed: self.seed.sealed.clone(),
+            active: self.seed.active.as_ref().map(|active| active.name),
+            active_since_ms: self.seed.active.as_ref().map_or(0, |active| active.since_ms),
+            epochs: self.seed.epochs.clone(),
+        };
+        let is_same = Manifest {
+            incarnation: old.incarnation,
+            through_round: old.through_round,
+            ..manifest.clone()
+        } == *old;
+        (fold.has_new_facts || !is_same).then_some(manifest)
+    }
+}
+
+/// Verifies one log against its fold. Reads only.
+pub(crate) async fn recover_log(
+    disk: &SharedDisk,
+    runtime: &SharedRuntime,
+    shards: &[OldShard],
+    record: &StartRecord,
+    candidate: Candidate,
+    directory: PathBuf,
+    folded: Result<(u64, LogFold, Manifest), String>,
+) -> Result<Recovered, OpenError> {
+    let checkpoint = &candidate.checkpoint;
+    let mut seed = LogSeed::empty(checkpoint.partition, checkpoint.uid);
+    seed.high_watermark = checkpoint.high_watermark;
+    let mut recovered = Recovered {
+        seed,
+        directory,
+        shard: candidate.shard,
+        torn_shard: None,
+        is_missing: false,
+        verified_bytes: 0,
+        fold: None,
+        manifest: None,
+    };
+    match disk.list(&recovered.directory).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            recovered.is_missing = true;
+            return Ok(recovered);
+        }
+        Err(error) => return Err(io_error("list", &recovered.directory)(error)),
+    }
+    let (sequence, fold, manifest) = match folded {
+        Ok(folded) => folded,
+        Err(reason) => {
+            recovered.seed.suspicion = Some(Suspicion {
+                from: Offset::ZERO,
+                expected_end: checkpoint.durable_end,
+                reason,
+            });
+            return Ok(recovered);
+        }
+    };
+    recovered.seed.manifest_sequence = sequence;
+    let mut walk = WalkState {
+        at: fold.walk_start,
+        epochs: EpochStarts::from_pairs(&manifest.epochs),
+        producers: checkpoint.producers.clone(),
+        producers_from: checkpoint.durable_end,
+        segments: Vec::new(),
+        verified_bytes: 0,
+    };
+    // What a truncation cut off is forgotten before the walk adds what came after it.
+    walk.epochs.truncate(fold.walk_start.end.max(fold.log_start));
+    if fold.was_truncated {
+        walk.producers = Producers::default();
+        walk.producers_from = Offset::ZERO;
+    }
+    let failure = if record.clean {
+        walk.trust(&fold, &manifest, checkpoint.max_timestamp);
+        None
+    } else {
+        verify(disk, runtime, shards, &candidate, &recovered.directory, &fold, &mut walk).await?
+    };
+    recovered.verified_bytes = walk.verified_bytes;
+    let is_last_round = |index: usize| {
+        shards.get(candidate.shard).is_some_and(|shard| index + 1 == shard.found.rounds.len())
+    };
+    if failure.is_some() && fold.last_round_index.is_some_and(is_last_round) {
+        recovered.torn_shard = Some(candidate.shard);
+    }
+    finish_seed(&mut recovered, &candidate, shards, &fold, &manifest, walk, failure);
+    recovered.fold = Some(fold);
+    recovered.manifest = Some(manifest);
+    Ok(recovered)
+}
+
+/// Where the walk stands, and what it learned.
+struct WalkState {
+    at: Expectation,
+    epochs: EpochStarts,
+    producers: Producers,
+    /// Batches below this are in `producers` already.
+    producers_from: Offset,
+    segments: Vec<WalkedSegment>,
+    verified_bytes: u64,
+}
+
+struct WalkedSegment {
+    name: SegmentName,
+    length: u64,
+    max_timestamp: i64,
+    index: Index,
+}
+
+/// Why a walk ended early, and the last boundary that is confirmed.
+struct Failure {
+    confirmed: Expectation,
+    reason: String,
+}
+
+impl WalkState {
+    /// After a clean stop nothing is read: checkpoint and manifest are the truth.
+    fn trust(&mut self, fold: &LogFold, manifest: &Manifest, max_timestamp: i64) {
+        self.epochs = EpochStarts::from_pairs(&manifest.epochs);
+        if let Some(place) = fold.end_place {
+            self.segments.push(WalkedSegment {
+                name: place.segment,
+                length: place.byte,
+                max_timestamp,
+                index: Index::default(),
+            });
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one private call, each argument a different thing")]
+async fn verify(
+    disk: &SharedDisk,
+    runtime: &SharedRuntime,
+    shards: &[OldShard],
+    candidate: &Candidate,
+    directory: &Path,
+    fold: &LogFold,
+    walk: &mut WalkState,
+) -> Result<Option<Failure>, OpenError> {
+    let Some(start) = fold.walk_from else { return Ok(None) };
+    let shard = shards.get(candidate.shard);
+    let mut confirmed = fold.walk_start;
+    let first = fold.segments.iter().position(|segment| segment.name == start.segment);
+    let Some(first) = first else {
+        let reason = format!("segment {} is in no manifest", start.segment.file_name());
+        return Ok(Some(Failure { confirmed, reason }));
+    };
+    let mut expectations = fold.expectations.iter().filter(|e| e.end > fold.walk_start.end);
+    let mut next_expected = expectations.next();
+    for (index, segment) in fold.segments.iter().enumerate().skip(first) {
+        let is_first = index == first;
+        let known = if is_first { candidate.checkpoint.max_timestamp } else { -1 };
+        let byte_start = if is_first { start.byte } else { 0 };
+        let described = match (segment.sealed, fold.end_place) {
+            (Some(sealed), _) => sealed.length_bytes,
+            (None, Some(place)) if place.segment == segment.name => place.byte,
+            _ => 0,
+        };
+        walk.segments.push(WalkedSegment {
+            name: segment.name,
+            length: byte_start,
+            max_timestamp: known,
+            index: Index::default(),
+        });
+        if described <= byte_start && !is_planted(PlantedBug::BelieveBehindEnd) {
+            continue;
+        }
+        let path = directory.join(segment.name.file_name());
+        let file = match disk.open(&path, OpenMode::Existing).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let reason = format!("{} is gone", path.display());
+                return Ok(Some(Failure { confirmed, reason }));
+            }
+            Err(error) => return Err(io_error("open", &path)(error)),
+        };
+        hold(runtime, &path, || file.try_lock()).await?;
+        file.sync().await.map_err(io_error("sync", &path))?;
+        let ranges = fold.ranges.get(&segment.name).map_or(&[][..], Vec::as_slice);
+        let length = file.length().await.map_err(io_error("stat", &path))?;
+        let limit = if is_planted(PlantedBug::BelieveBehindEnd) && segment.sealed.is_none() {
+            length
+        } else {
+            described
+        };
+        let region = Region { file: &file, shard, ranges, limit, block: disk.block_bytes() as u64 };
+        let mut at = byte_start;
+        let mut window: Vec<u8> = Vec::new();
+        let mut window_at = at;
+        while at < limit {
+            let have = usize::try_from(at - window_at).unwrap_or(0);
+            let rest = window.get(have..).unwrap_or(&[]);
+            let total = match BatchHeader::parse(rest) {
+                Ok(header) => header.total_bytes(),
+                Err(_) if rest.len() < HEADER_BYTES => HEADER_BYTES,
+                Err(error) => {
+                    let reason = format!("{} byte {at}: {error}", path.display());
+                    return Ok(Some(Failure { confirmed, reason }));
+                }
+            };
+            if rest.len() < total {
+                if at + total as u64 > limit {
+                    let reason = format!("{} byte {at}: a batch is cut off", path.display());
+                    return Ok(Some(Failure { confirmed, reason }));
+                }
+                let end = limit.min(at + WINDOW_BYTES.max(total as u64));
+                window = region.read(at, end).await.map_err(io_error("read", &path))?;
+                window_at = at;
+                runtime.yield_if_needed().await;
+                if (window.len() as u64) < (end - at) {
+                    let reason = format!("{} ends before byte {end}", path.display());
+                    return Ok(Some(Failure { confirmed, reason }));
+                }
+                continue;
+            }
+            let batch = rest.get(..total).unwrap_or(rest);
+            let header = BatchHeader::parse(batch).expect("parsed above");
+            let got = batch_checksum(batch);
+            if header.base_offset != walk.at.end || got != header.checksum {
+                let reason = format!(
+                    "{} byte {at}: batch {} with checksum {got:#010x} where {} belongs",
+                    path.display(),
+                    header.base_offset,
+                    walk.at.end
+                );
+                return Ok(Some(Failure { confirmed, reason }));
+            }
+            walk.meet(fold, &header, batch);
+            at += total as u64;
+            walk.verified_bytes += total as u64;
+            if let Some(expected) = next_expected
+                && expected.end <= walk.at.end
+            {
+                if *expected != walk.at {
+                    let reason = format!(
+                        "{} byte {at}: the digest differs at {}",
+                        path.display(),
+                        expected.end
+                    );
+                    return Ok(Some(Failure { confirmed, reason }));
+                }
+                confirmed = walk.at;
+                next_expected = expectations.next();
+            }
+        }
+    }
+    if walk.at != fold.end && !is_planted(PlantedBug::BelieveBehindEnd) {
+        let reason = format!("the log ends at {}, not at {}", walk.at.end, fold.end.end);
+        return Ok(Some(Failure { confirmed, reason }));
+    }
+    Ok(None)
+}
+
+impl WalkState {
+    fn meet(&mut self, fold: &LogFold, header: &BatchHeader, batch: &[u8]) {
+        let end = header.end_offset();
+        if let Some(segment) = self.segments.last_mut() {
+            segment.index.note(IndexEntry {
+                offset: header.base_offset,
+                byte: segment.length,
+                digest: self.at.digest,
+                max_timestamp_before: segment.max_timestamp,
+            });
+            segment.length += batch.len() as u64;
+            segment.max_timestamp = segment.max_timestamp.max(header.max_timestamp.as_ms());
+        }
+        self.epochs.note(header.leader_epoch, header.base_offset);
+        if end > self.producers_from
+            && let Some(produced) = produced_batch(header)
+        {
+            let at = header.max_timestamp.as_ms();
+            self.producers.note(&produced, header.base_offset, end, at);
+        }
+        self.at = Expectation { end, digest: self.at.digest.after(fold.uid, batch) };
+    }
+}
+
+/// Bytes of a segment as they will be after pass 2: the file with the journal's live bytes over it.
+struct Region<'a> {
+    file: &'a Rc<dyn File>,
+    shard: Option<&'a OldShard>,
+    ranges: &'a [Live],
+    limit: u64,
+    block: u64,
+}
+
+impl Region<'_> {
+    /// The bytes `from..end`; fewer when the file ends before and the journal has none.
+    async fn read(&self, from: u64, end: u64) -> io::Result<Vec<u8>> {
+        let end = end.min(self.limit);
+        let (low, high) = (align_down(from, self.block), align_up(end, self.block));
+        let aligned = usize::try_from(high - low).unwrap_or(0);
+        let read = self.file.read_at(low, aligned).await?;
+        let skip = usize::try_from(from - low).unwrap_or(0);
+        let want = usize::try_from(end - from).unwrap_or(0);
+        let mut bytes = vec![0; want];
+        let have = read.get(skip..).unwrap_or(&[]);
+        let copied = have.len().min(want);
+        if let (Some(to), Some(piece)) = (bytes.get_mut(..copied), have.get(..copied)) {
+            to.copy_from_slice(piece);
+        }
+        let mut covered = from + copied as u64;
+        for live in self.ranges {
+            let (a, b) = (live.from.max(from), live.end.min(end));
+            if a >= b {
+                continue;
+            }
+            if let Some(payload) = payload_of(self.shard, live, a, b) {
+                let (x, y) = (a - from, b - from);
+                let (x, y) = (usize::try_from(x).unwrap_or(0), usize::try_from(y).unwrap_or(0));
+                if let Some(to) = bytes.get_mut(x..y) {
+                    to.copy_from_slice(payload);
+                }
+                if a <= covered {
+                    covered = covered.max(b);
+                }
+            }
+        }
+        bytes.truncate(usize::try_from(covered - from).unwrap_or(0));
+        Ok(bytes)
+    }
+}
+
+/// The journal's bytes `from..end` of a live range; `None` when it was written through or its payload is not whole.
+fn payload_of<'a>(
+    shard: Option<&'a OldShard>,
+    live: &Live,
+    from: u64,
+    end: u64,
+) -> Option<&'a [u8]> {
+    let Source::Journal { round_index, at, is_whole } = live.source else { return None };
+    if !is_whole {
+        return None;
+    }
+    let shard = shard?;
+    let one = shard.found.rounds.get(round_index)?;
+    let skip = usize::try_from(from - live.from).ok()?;
+    shard.payload(one.file, one.at + at + skip, end - from)
+}
+
+/// Turns what was learned into the seed; damage makes it suspect from the last confirmed boundary on.
+fn finish_seed(
+    recovered: &mut Recovered,
+    candidate: &Candidate,
+    shards: &[OldShard],
+    fold: &LogFold,
+    manifest: &Manifest,
+    walk: WalkState,
+    failure: Option<Failure>,
+) {
+    let checkpoint = &candidate.checkpoint;
+    let seed = &mut recovered.seed;
+    seed.log_start = fold.log_start;
+    seed.base_digest = fold.base_digest;
+    seed.next_generation = fold.next_generation;
+    seed.end = walk.at.end.max(fold.walk_start.end);
+    seed.digest = walk.at.digest;
+    seed.epochs = walk.epochs.below(Offset::MAX);
+    seed.producers = walk.producers;
+    for segment in &fold.segments {
+        let walked = walk.segments.iter().find(|walked| walked.name == segment.name);
+        let walked_max = walked.map_or(-1, |walked| walked.max_timestamp);
+        match segment.sealed {
+            Some(mut sealed) => {
+                sealed.max_timestamp = sealed.max_timestamp.max(walked_max);
+                seed.sealed.push(sealed);
+            }
+            None => {
+                let is_same = manifest.active == Some(segment.name);
+                seed.active = Some(ActiveSeed {
+                    name: segment.name,
+                    length_bytes: walked.map_or(0, |walked| walked.length),
+                    max_timestamp: walked_max,
+                    since_ms: if is_same { manifest.active_since_ms } else { 0 },
+                });
+                seed.active_index = walked.map(|walked| walked.index.clone()).unwrap_or_default();
+            }
+        }
+    }
+    let lost_end = checkpoint.durable_end > seed.end && !fold.was_truncated;
+    let gap = gap_leaves_doubt(shards.get(candidate.shard), fold);
+    let reason = match (failure, lost_end, gap) {
+        (Some(failure), _, _) => {
+            seed.end = failure.confirmed.end;
+            Some((failure.confirmed.end, failure.reason))
+        }
+        (None, true, _) => Some((
+            seed.end,
+            format!("the log ends at {}, {} was durable", seed.end, checkpoint.durable_end),
+        )),
+        (None, false, true) => Some((
+            seed.end,
+            "a round of the journal is missing and none after it confirms this log".to_owned(),
+        )),
+        _ => None,
+    };
+    if let Some((from, reason)) = reason {
+        let expected_end = fold.end.end.max(checkpoint.durable_end).max(seed.end);
+        seed.suspicion = Some(Suspicion { from, expected_end, reason });
+    }
+    // Earlier damage stays known until somebody repairs it.
+    seed.high_watermark = checkpoint.high_watermark.min(seed.end);
+}
+
+/// Whether a missing round may have spoken of this log, with no later one to confirm it.
+fn gap_leaves_doubt(shard: Option<&OldShard>, fold: &LogFold) -> bool {
+    let Some(shard) = shard else { return false };
+    let Some(last_gap) = shard.found.gaps.last() else { return false };
+    let last_seen = fold
+        .last_round_index
+        .and_then(|index| shard.found.rounds.get(index))
+        .map_or(0, |one| one.round.identity.round);
+    last_seen < *last_gap
+}
+
+/// Pass 2: puts the journal's live bytes of one log into its segments and syncs them. Bytes written.
+pub(crate) async fn replay(
+    disk: &SharedDisk,
+    shards: &[OldShard],
+    recovered: &mut Recovered,
+) -> Result<u64, OpenError> {
+    let Some(fold) = &recovered.fold else { return Ok(0) };
+    let shard = shards.get(recovered.shard);
+    let block = disk.block_bytes() as u64;
+    let mut written = 0;
+    for (name, ranges) in &fold.ranges {
+        let journaled: Vec<&Live> = ranges
+            .iter()
+            .filter(|live| payload_of(shard, live, live.from, live.end).is_some())
+            .collect();
+        let Some(last) = journaled.last() else { continue };
+        let path = recovered.directory.join(name.file_name());
+        let failed = |source| OpenError::Io { doing: "write", path: path.clone(), source };
+        let file = match disk.open(&path, OpenMode::Existing).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        let limit = last.end.max(ranges.last().map_or(0, |live| live.end));
+        let region = Region { file: &file, shard, ranges, limit: align_up(limit, block), block };
+        let mut done_to = 0;
+        for live in journaled {
+            let mut at = align_down(live.from, block).max(done_to);
+            let end = align_up(live.end, block);
+            while at < end {
+                let step = end.min(at + WINDOW_BYTES);
+                let mut bytes = region.read(at, step).await.map_err(failed)?;
+                bytes.resize(usize::try_from(step - at).unwrap_or(0), 0);
+                if step >= limit {
+                    // Behind the described end there is nothing (J28).
+                    let keep = usize::try_from(limit.saturating_sub(at)).unwrap_or(0);
+                    bytes.truncate(keep);
+                }
+                let buffer = Buffer::padded_copy(&bytes, disk.block_bytes());
+                written += buffer.len() as u64;
+                file.write_at(buffer.freeze(), at).await.map_err(failed)?;
+                at = step;
+            }
+            done_to = end;
+        }
+        file.sync().await.map_err(failed)?;
+        file.close().await.map_err(failed)?;
+    }
+    Ok(written)
+}

@@ -1,0 +1,317 @@
+//! The bytes of a log that are in memory: what is not in its segments yet, and what was appended lately.
+//!
+//! Positions here are *log positions*: bytes counted over the life of the open log. Every segment begins at a
+//! block boundary, with a gap of at least one block behind the one before, so runs never join across segments.
+
+use std::collections::VecDeque;
+
+use crate::disk::{Buffer, FrozenBuffer, Slice};
+use crate::segment::layout::align_down;
+
+/// Smallest chunk, in bytes.
+const CHUNK_MIN_BYTES: usize = 4 << 10;
+/// Largest chunk of a log that is written in small pieces, in bytes.
+const CHUNK_GROWN_BYTES: usize = 256 << 10;
+/// Largest chunk, in bytes: one large append gets memory of its own size.
+const CHUNK_MAX_BYTES: usize = 1 << 20;
+
+struct Chunk {
+    start: u64,
+    buffer: Buffer,
+}
+
+impl Chunk {
+    fn end(&self) -> u64 {
+        self.start + self.buffer.len() as u64
+    }
+}
+
+/// Chunks of aligned memory, ascending; the last one is being filled.
+pub(crate) struct Tail {
+    chunks: VecDeque<Chunk>,
+    end: u64,
+    block_bytes: usize,
+}
+
+impl Tail {
+    /// Empty, at a block boundary.
+    pub(crate) fn new(start: u64, block_bytes: usize) -> Self {
+        assert!(start.is_multiple_of(block_bytes as u64));
+        Self { chunks: VecDeque::new(), end: start, block_bytes }
+    }
+
+    /// First position in memory.
+    pub(crate) fn start(&self) -> u64 {
+        self.chunks.front().map_or(self.end, |chunk| chunk.start)
+    }
+
+    /// Exclusive end of what was appended.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Unit of alignment, in bytes.
+    pub(crate) fn block_bytes(&self) -> u64 {
+        self.block_bytes as u64
+    }
+
+    /// Bytes of memory held.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.buffer.capacity()).sum()
+    }
+
+    /// Goes on at `start`, the first byte of a new segment.
+    pub(crate) fn skip_to(&mut self, start: u64) {
+        assert!(start >= self.end);
+        assert!(start.is_multiple_of(self.block_bytes as u64));
+        self.end = start;
+    }
+
+    /// Appends bytes. Copies them once; allocates a chunk now and then.
+    pub(crate) fn push(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let fits = self
+                .chunks
+                .back()
+                .is_some_and(|chunk| chunk.end() == self.end && chunk.buffer.room() > 0);
+            if !fits {
+                assert!(self.end.is_multiple_of(self.block_bytes as u64), "chunks begin at blocks");
+                let grown = self.chunks.back().map_or(0, |chunk| chunk.buffer.capacity() * 2);
+                let capacity = grown
+                    .clamp(CHUNK_MIN_BYTES, CHUNK_GROWN_BYTES)
+                    .max(bytes.len().min(CHUNK_MAX_BYTES))
+                    .next_multiple_of(self.block_bytes);
+                let buffer = Buffer::with_capacity(capacity);
+                self.chunks.push_back(Chunk { start: self.end, buffer });
+            }
+            let chunk = self.chunks.back_mut().expect("pushed above");
+            let (now, later) = bytes.split_at(bytes.len().min(chunk.buffer.room()));
+            chunk.buffer.push(now);
+            self.end += now.len() as u64;
+            bytes = later;
+        }
+    }
+
+    fn chunk_at(&self, position: u64) -> Option<usize> {
+        let after = self.chunks.partition_point(|chunk| chunk.start <= position);
+        let index = after.checked_sub(1)?;
+        (position < self.chunks.get(index)?.end()).then_some(index)
+    }
+
+    /// Calls `each` with the pieces of `from..end` in order; `false` when some of it is not in memory.
+    pub(crate) fn visit(&self, from: u64, end: u64, mut each: impl FnMut(&[u8])) -> bool {
+        let mut at = from;
+        while at < end {
+            let Some(chunk) = self.chunk_at(at).and_then(|index| self.chunks.get(index)) else {
+                return false;
+            };
+            let (low, high) = (offset_in(chunk.start, at), offset_in(chunk.start, end));
+            let piece = chunk.buffer.bytes();
+            let high = high.min(piece.len());
+            each(piece.get(low..high).unwrap_or(&[]));
+            at = chunk.start + high as u64;
+        }
+        true
+    }
+
+    /// Copies `from..end`; `None` when some of it is not in memory.
+    pub(crate) fn copy(&self, from: u64, end: u64) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(offset_in(from, end));
+        self.visit(from, end, |piece| bytes.extend_from_slice(piece)).then_some(bytes)
+    }
+
+    /// Fills `target` from `from` on; `false` when some of it is not in memory.
+    pub(crate) fn read_exact(&self, from: u64, target: &mut [u8]) -> bool {
+        let mut done = 0;
+        self.visit(from, from + target.len() as u64, |piece| {
+            if let Some(part) = target.get_mut(done..done + piece.len()) {
+                part.copy_from_slice(piece);
+            }
+            done += piece.len();
+        })
+    }
+
+    /// Shared views of `from..end`; `None` when some of it is not in memory.
+    pub(crate) fn slices(&self, from: u64, end: u64) -> Option<Vec<Slice>> {
+        let mut slices = Vec::new();
+        let mut at = from;
+        while at < end {
+            let chunk = self.chunks.get(self.chunk_at(at)?)?;
+            let high = offset_in(chunk.start, end).min(chunk.buffer.len());
+            slices.push(chunk.buffer.slice(offset_in(chunk.start, at), high));
+            at = chunk.start + high as u64;
+        }
+        Some(slices)
+    }
+
+    /// The whole blocks of `from..end` (both aligned) as buffers to write, each with its position. Full chunks are
+    /// shared, parts of chunks are copied. `None` when some of it is not in memory.
+    pub(crate) fn blocks(&self, from: u64, end: u64) -> Option<Vec<(u64, FrozenBuffer)>> {
+        let mut out = Vec::new();
+        let mut at = from;
+        while at < end {
+            let chunk = self.chunks.get(self.chunk_at(at)?)?;
+            let full = chunk.buffer.room() == 0;
+            let chunk_end = chunk.start + chunk.buffer.capacity() as u64;
+            if full && at == chunk.start && chunk_end <= end {
+                out.push((at, chunk.buffer.freeze()));
+                at = chunk_end;
+            } else {
+                let to = end.min(align_down(chunk.end(), self.block_bytes as u64)).max(at);
+                if to == at {
+                    return None;
+                }
+                let mut copy = Buffer::with_capacity(offset_in(at, to));
+                self.visit(at, to, |piece| copy.push(piece));
+                out.push((at, copy.freeze()));
+                at = to;
+            }
+        }
+        Some(out)
+    }
+
+    /// The block that begins at `from` and ends inside, at `end`, with zeros behind.
+    pub(crate) fn padded_block(&self, from: u64, end: u64) -> Option<FrozenBuffer> {
+        let bytes = self.copy(from, end)?;
+        Some(Buffer::padded_copy(&bytes, self.block_bytes).freeze())
+    }
+
+    /// Forgets whole chunks below `position`. Returns the memory freed in bytes.
+    pub(crate) fn drop_before(&mut self, position: u64) -> usize {
+        let mut freed = 0;
+        while self.chunks.front().is_some_and(|c| c.end() <= position && c.end() < self.end) {
+            freed += self.chunks.pop_front().map_or(0, |chunk| chunk.buffer.capacity());
+        }
+        freed
+    }
+
+    /// Forgets everything, the partial last block too; the log goes on at `end`, whose block must be loaded with
+    /// [`Tail::load`] before the next append when `end` is not aligned.
+    pub(crate) fn clear(&mut self, end: u64) {
+        self.chunks.clear();
+        self.end = end;
+    }
+
+    /// Whether the next append can go on here: the partial last block is in memory, or there is none.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.end.is_multiple_of(self.block_bytes as u64)
+            || self.chunks.back().is_some_and(|chunk| chunk.end() == self.end)
+    }
+
+    /// Puts the bytes of the partial last block into memory: from the block's first byte to the end.
+    pub(crate) fn load(&mut self, block: &[u8]) {
+        let start = align_down(self.end, self.block_bytes as u64);
+        assert!(
+            block.len() as u64 == self.end - start,
+            "{} B for {start}..{}",
+            block.len(),
+            self.end
+        );
+        assert!(!self.is_loaded());
+        let mut buffer = Buffer::with_capacity(CHUNK_MIN_BYTES.max(self.block_bytes));
+        buffer.push(block);
+        self.chunks.push_back(Chunk { start, buffer });
+    }
+
+    /// Cuts the log at `end`. Bytes above are forgotten; the block of `end` is copied when others may still read
+    /// what was behind it.
+    pub(crate) fn truncate(&mut self, end: u64) {
+        let block_start = align_down(end, self.block_bytes as u64);
+        let kept = self.copy(block_start, end);
+        while self.chunks.back().is_some_and(|chunk| chunk.start >= block_start) {
+            self.chunks.pop_back();
+        }
+        // A chunk that spans the cut keeps its bytes below the block: copy them, chunks only grow.
+        if let Some(last) = self.chunks.back()
+            && last.end() > block_start
+        {
+            let start = last.start;
+            let below = self.copy(start, block_start);
+            self.chunks.pop_back();
+            if let Some(below) = below {
+                let mut buffer = Buffer::with_capacity(below.len());
+                buffer.push(&below);
+                self.chunks.push_back(Chunk { start, buffer });
+            }
+        }
+        self.end = end;
+        match kept {
+            Some(bytes) if !bytes.is_empty() => self.load(&bytes),
+            _ => {}
+        }
+    }
+}
+
+fn offset_in(start: u64, position: u64) -> usize {
+    usize::try_from(position - start).expect("positions in memory are near each other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(from: usize, len: usize) -> Vec<u8> {
+        (from..from + len).map(|i| u8::try_from(i % 251).unwrap()).collect()
+    }
+
+    fn tail_of(lens: &[usize]) -> Tail {
+        let mut tail = Tail::new(0, 4096);
+        let mut at = 0;
+        for len in lens {
+            tail.push(&bytes(at, *len));
+            at += len;
+        }
+        tail
+    }
+
+    #[test]
+    fn what_went_in_comes_out_across_chunks() {
+        let tail = tail_of(&[100, 5000, 70_000, 1, 2_000_000]);
+        let total = 2_075_101;
+        assert_eq!(tail.copy(0, total as u64), Some(bytes(0, total)));
+        assert_eq!(tail.copy(4000, 9000), Some(bytes(4000, 5000)));
+        let joined: Vec<u8> =
+            tail.slices(4000, 900_000).unwrap().iter().flat_map(|s| s.to_vec()).collect();
+        assert_eq!(joined, bytes(4000, 896_000));
+        assert_eq!(tail.copy(0, total as u64 + 1), None);
+    }
+
+    #[test]
+    fn blocks_cover_exactly_what_was_asked() {
+        let tail = tail_of(&[100, 5000, 70_000, 500_000]);
+        let mut at = 4096;
+        for (position, buffer) in tail.blocks(4096, 4096 * 100).unwrap() {
+            assert_eq!(position, at);
+            assert_eq!(&buffer[..], &bytes(usize::try_from(at).unwrap(), buffer.len())[..]);
+            at += buffer.len() as u64;
+        }
+        assert_eq!(at, 4096 * 100);
+    }
+
+    #[test]
+    fn truncation_keeps_what_is_below_and_appends_go_on_there() {
+        for cut in [0u64, 1, 4095, 4096, 4097, 70_000, 75_099] {
+            let mut tail = tail_of(&[100, 5000, 70_000]);
+            let view = tail.slices(4096, 75_100).unwrap();
+            tail.truncate(cut);
+            assert_eq!(tail.end(), cut);
+            assert!(tail.is_loaded());
+            tail.push(&[7; 10_000]);
+            let cut = usize::try_from(cut).unwrap();
+            let mut expected = bytes(0, cut);
+            expected.extend_from_slice(&[7; 10_000]);
+            assert_eq!(tail.copy(0, cut as u64 + 10_000), Some(expected), "cut at {cut}");
+            let seen: Vec<u8> = view.iter().flat_map(|s| s.to_vec()).collect();
+            assert_eq!(seen, bytes(4096, 75_100 - 4096), "readers keep what they saw");
+        }
+    }
+
+    #[test]
+    fn dropped_chunks_are_gone_and_the_last_one_stays() {
+        let mut tail = tail_of(&[100, 5000, 70_000]);
+        assert!(tail.drop_before(75_100) > 0);
+        assert!(tail.start() > 0);
+        assert!(tail.is_loaded());
+        assert_eq!(tail.copy(0, 10), None);
+    }
+}
