@@ -205,13 +205,28 @@ pub async fn open_directory(
     }
     let (sequence, record) = match read_start_record(disk.as_ref(), root).await? {
         Some(found) => found,
-        None => (0, new_record(&options)),
+        None => {
+            sync_ancestors(disk.as_ref(), root).await?;
+            (0, new_record(&options))
+        }
     };
     check_identity(&options, &record)?;
     let mut report = RecoveryReport { was_clean: record.clean, ..RecoveryReport::default() };
     let mut shards = read_shards(&disk, &runtime, root, &record, &mut report).await?;
     let logs = recover_logs(&disk, &runtime, root, &record, &mut shards, &mut report).await?;
     commit(&disk, &options, sequence, &record, logs, placement, report).await
+}
+
+/// The name of a new directory must survive as surely as what is in it.
+async fn sync_ancestors(disk: &dyn Disk, root: &Path) -> Result<(), OpenError> {
+    for directory in root.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()) {
+        match disk.sync_directory(directory).await {
+            // Directories that we may not even look into were not made by us.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            other => other.map_err(io_error("sync", directory))?,
+        }
+    }
+    Ok(())
 }
 
 fn new_record(options: &DirectoryOptions) -> StartRecord {

@@ -165,7 +165,7 @@ fn what_is_durable_survives_a_crash_and_a_clean_stop() {
             assert_eq!(read_all(&log).await.len(), 30);
         });
         machine.crash(Fate::Any);
-        machine.live(|opened, stores, disk| async move {
+        machine.live(move |opened, stores, disk| async move {
             assert!(!opened.report.was_clean);
             assert!(opened.report.suspects.is_empty(), "seed {seed}: {:?}", opened.report);
             let log = stores[0].log(partition(0));
