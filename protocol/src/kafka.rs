@@ -1,4 +1,5 @@
 //! The Kafka wire protocol: bytes of strangers to typed messages and back. `[P]`
+//! Produce path 3/9: frame to typed request, records stay slices; from `protocol/frame.rs`; to `broker/api/produce.rs`.
 //!
 //! `schema/` holds one compact definition per API, `generated/` the types, total decoders and gathering encoders made
 //! from them by `cargo xtask codegen`. A frame is read like this: [`RequestHeader::decode`] on a [`Reader`], then the

@@ -157,6 +157,7 @@ impl<'a> Reader<'a> {
         self.flexible = flexible;
     }
 
+    #[inline]
     fn take(&mut self, bytes: usize) -> Result<&'a [u8], DecodeError> {
         let Some((taken, left)) = self.left.split_at_checked(bytes) else {
             return Err(self.truncated(bytes));
@@ -165,6 +166,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    #[inline]
     fn chunk<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let Some((taken, left)) = self.left.split_first_chunk::<N>() else {
             return Err(self.truncated(N));
@@ -178,32 +180,50 @@ impl<'a> Reader<'a> {
         DecodeError::Truncated { at: self.position(), needed_bytes, left_bytes: self.left.len() }
     }
 
+    #[inline]
     pub(super) fn bool(&mut self) -> Result<bool, DecodeError> {
         Ok(self.chunk::<1>()? != [0])
     }
 
+    #[inline]
     pub(super) fn i8(&mut self) -> Result<i8, DecodeError> {
         Ok(i8::from_be_bytes(self.chunk()?))
     }
 
+    #[inline]
     pub(super) fn i16(&mut self) -> Result<i16, DecodeError> {
         Ok(i16::from_be_bytes(self.chunk()?))
     }
 
+    #[inline]
     pub(super) fn i32(&mut self) -> Result<i32, DecodeError> {
         Ok(i32::from_be_bytes(self.chunk()?))
     }
 
+    #[inline]
     pub(super) fn i64(&mut self) -> Result<i64, DecodeError> {
         Ok(i64::from_be_bytes(self.chunk()?))
     }
 
+    #[inline]
     pub(super) fn uuid(&mut self) -> Result<Uuid, DecodeError> {
         Ok(Uuid(self.chunk()?))
     }
 
     /// An unsigned number of 7 bits per byte, lowest first, five bytes at most.
+    #[inline]
     pub(super) fn varint(&mut self) -> Result<u32, DecodeError> {
+        match *self.left {
+            // Nearly all of them: lengths of names, counts of partitions, no tagged fields.
+            [byte, ref left @ ..] if byte < 0x80 => {
+                self.left = left;
+                Ok(u32::from(byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u32, DecodeError> {
         let at = self.position();
         let mut value = 0u32;
         for shift in [0, 7, 14, 21, 28] {
@@ -220,6 +240,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A count or length of 4 bytes, or the compact one; `None` is null.
+    #[inline]
     fn length32(&mut self) -> Result<Option<u32>, DecodeError> {
         if self.flexible {
             return Ok(self.varint()?.checked_sub(1));
@@ -235,6 +256,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A length of 2 bytes, or the compact one; `None` is null.
+    #[inline]
     fn length16(&mut self) -> Result<Option<u32>, DecodeError> {
         if self.flexible {
             return Ok(self.varint()?.checked_sub(1));
@@ -249,6 +271,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn payload(&mut self, length: u32) -> Result<&'a [u8], DecodeError> {
         // On a machine with 16-bit addresses nothing that long is there either.
         self.take(usize::try_from(length).unwrap_or(usize::MAX))
@@ -263,12 +286,14 @@ impl<'a> Reader<'a> {
         if allowed { Ok(()) } else { Err(self.null()) }
     }
 
+    #[inline]
     fn text(&mut self, length: u32) -> Result<Cow<'a, str>, DecodeError> {
         let at = self.position();
         let bytes = self.payload(length)?;
         std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| DecodeError::NotUtf8 { at })
     }
 
+    #[inline]
     pub(super) fn string(&mut self) -> Result<Cow<'a, str>, DecodeError> {
         let length = self.length16()?.ok_or_else(|| self.null())?;
         self.text(length)
@@ -302,6 +327,7 @@ impl<'a> Reader<'a> {
         self.payload(length).map(Cow::Borrowed)
     }
 
+    #[inline]
     pub(super) fn records(&mut self) -> Result<RecordBytes<'a>, DecodeError> {
         match self.length32()? {
             Some(length) => self.payload(length).map(RecordBytes::Borrowed),
@@ -320,7 +346,7 @@ impl<'a> Reader<'a> {
         &mut self,
         item_bytes_min: usize,
         version: i16,
-        item: fn(&mut Self, i16) -> Result<T, DecodeError>,
+        item: impl Fn(&mut Self, i16) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, DecodeError> {
         let count = self.length32()?.ok_or_else(|| self.null())?;
         self.items(count, item_bytes_min, version, item)
@@ -332,7 +358,7 @@ impl<'a> Reader<'a> {
         nullable: bool,
         item_bytes_min: usize,
         version: i16,
-        item: fn(&mut Self, i16) -> Result<T, DecodeError>,
+        item: impl Fn(&mut Self, i16) -> Result<T, DecodeError>,
     ) -> Result<Option<Vec<T>>, DecodeError> {
         match self.length32()? {
             Some(count) => self.items(count, item_bytes_min, version, item).map(Some),
@@ -345,7 +371,7 @@ impl<'a> Reader<'a> {
         count: u32,
         item_bytes_min: usize,
         version: i16,
-        item: fn(&mut Self, i16) -> Result<T, DecodeError>,
+        item: impl Fn(&mut Self, i16) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, DecodeError> {
         let mut items = Vec::with_capacity(self.charge(count, item_bytes_min, size_of::<T>())?);
         for _ in 0..count {
@@ -375,14 +401,18 @@ impl<'a> Reader<'a> {
     }
 
     /// Begins the tagged fields of a structure; there are none before the flexible versions.
+    #[inline]
     pub(super) fn tags(&mut self) -> Result<Tags, DecodeError> {
         Ok(Tags { left: if self.flexible { self.varint()? } else { 0 } })
     }
 
     /// Takes all tagged fields of a structure that knows none of them.
+    #[inline]
     pub(super) fn skip_tags(&mut self) -> Result<(), DecodeError> {
         let mut tags = self.tags()?;
-        while tags.next(self)?.is_some() {}
+        while tags.left > 0 {
+            tags.next(self)?;
+        }
         Ok(())
     }
 

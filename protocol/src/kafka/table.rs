@@ -51,8 +51,7 @@ impl ApiKey {
 
     /// The API with that number on the wire.
     pub fn from_i16(key: i16) -> Option<Self> {
-        let row = API_TABLE.binary_search_by_key(&key, |row| row.key.to_i16()).ok()?;
-        API_TABLE.get(row).map(|row| row.key)
+        row_of(key).map(|row| row.key)
     }
 
     /// The number on the wire.
@@ -62,10 +61,7 @@ impl ApiKey {
 
     /// What is fixed about it.
     pub fn row(self) -> &'static ApiRow {
-        API_TABLE
-            .iter()
-            .find(|row| row.key == self)
-            .expect("the enum and the table come from the same definitions")
+        row_of(self.to_i16()).expect("the enum and the table come from the same definitions")
     }
 
     /// Kafka's name of it.
@@ -98,6 +94,11 @@ impl ApiKey {
     pub fn response_header_version(self, version: i16) -> i16 {
         i16::from(self != Self::ApiVersions && self.is_flexible(version))
     }
+}
+
+/// The row of that number; the table is ordered by number.
+fn row_of(key: i16) -> Option<&'static ApiRow> {
+    API_TABLE.get(API_TABLE.binary_search_by_key(&key, |row| row.key.to_i16()).ok()?)
 }
 
 impl fmt::Display for ApiKey {

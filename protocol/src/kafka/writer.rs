@@ -109,7 +109,7 @@ impl Writer {
     /// Leaves room for the length of a frame, to be filled by [`Self::finish_frame`].
     pub(super) fn begin_frame(&mut self) -> usize {
         let at = self.bytes.len();
-        self.bytes.extend([0; 4]);
+        self.bytes.extend_from_slice(&[0; 4]);
         at
     }
 
@@ -170,33 +170,46 @@ impl Writer {
         }
     }
 
+    #[inline]
     pub(super) fn bool(&mut self, value: bool) {
         self.bytes.push(u8::from(value));
     }
 
+    #[inline]
     pub(super) fn i8(&mut self, value: i8) {
-        self.bytes.extend(value.to_be_bytes());
+        self.bytes.extend_from_slice(&value.to_be_bytes());
     }
 
+    #[inline]
     pub(super) fn i16(&mut self, value: i16) {
-        self.bytes.extend(value.to_be_bytes());
+        self.bytes.extend_from_slice(&value.to_be_bytes());
     }
 
+    #[inline]
     pub(super) fn i32(&mut self, value: i32) {
-        self.bytes.extend(value.to_be_bytes());
+        self.bytes.extend_from_slice(&value.to_be_bytes());
     }
 
+    #[inline]
     pub(super) fn i64(&mut self, value: i64) {
-        self.bytes.extend(value.to_be_bytes());
+        self.bytes.extend_from_slice(&value.to_be_bytes());
     }
 
+    #[inline]
     pub(super) fn uuid(&mut self, value: Uuid) {
-        self.bytes.extend(value.0);
+        self.bytes.extend_from_slice(&value.0);
     }
 
+    #[inline]
     pub(super) fn varint(&mut self, value: u32) {
-        let (buffer, length) = varint(value);
-        self.bytes.extend(buffer.iter().take(length));
+        match u8::try_from(value) {
+            // Nearly all of them: lengths of names, counts of partitions, no tagged fields.
+            Ok(byte) if byte < 0x80 => self.bytes.push(byte),
+            _ => {
+                let (buffer, length) = varint(value);
+                self.bytes.extend(buffer.iter().take(length));
+            }
+        }
     }
 
     /// A length of 4 bytes, or the compact one.
@@ -273,6 +286,7 @@ impl Writer {
     }
 
     /// The number of items of an array.
+    #[inline]
     pub(super) fn count(&mut self, count: usize) {
         self.length32(count);
     }
@@ -288,6 +302,7 @@ impl Writer {
     }
 
     /// Says that a structure has no tagged fields; nothing before the flexible versions.
+    #[inline]
     pub(super) fn no_tags(&mut self) {
         if self.flexible {
             self.bytes.push(0);
@@ -295,6 +310,7 @@ impl Writer {
     }
 
     /// Begins the tagged fields of a structure: their count, one byte, is raised by each.
+    #[inline]
     pub(super) fn begin_tags(&mut self) -> TagsMark {
         self.bytes.push(0);
         TagsMark(self.bytes.len() - 1)
