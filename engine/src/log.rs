@@ -106,6 +106,7 @@ pub(crate) struct Prepared {
     pub(crate) segment: Segment,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not one state machine")]
 pub(crate) struct State {
     pub(crate) config: LogConfig,
     pub(crate) log_start: Offset,
@@ -309,14 +310,17 @@ impl State {
         Some(Place { segment: segment.name, byte: position - segment.start })
     }
 
-    /// What a manifest written now says. Only right while no fact is in flight.
+    /// What a manifest written now says: durable facts only, so nothing of a roll that is still on its way. Wrong
+    /// while a truncation is on its way.
     pub(crate) fn manifest(
         &self,
         incarnation: u64,
         through_round: u64,
         base_digest: Digest,
     ) -> Manifest {
-        let sealed = self.segments.len().saturating_sub(1);
+        let born = self.segments.iter().take_while(|segment| segment.is_born).count();
+        let sealed = born.saturating_sub(1);
+        let active = self.segments.get(sealed).filter(|segment| segment.is_born);
         Manifest {
             incarnation,
             through_round,
@@ -324,8 +328,8 @@ impl State {
             base_digest,
             next_generation: self.next_generation,
             sealed: self.segments.iter().take(sealed).map(Segment::as_sealed).collect(),
-            active: self.segments.last().map(|segment| segment.name),
-            active_since_ms: self.segments.last().map_or(0, |segment| segment.since_ms),
+            active: active.map(|segment| segment.name),
+            active_since_ms: active.map_or(0, |segment| segment.since_ms),
             epochs: self.epochs.below(self.durable.offset),
         }
     }

@@ -192,13 +192,8 @@ pub async fn write_manifest(
 
 /// Name of a partition's directory below `partitions/`.
 pub fn directory_name(partition: PartitionId) -> String {
-    let mut name = String::with_capacity(44);
-    for byte in partition.topic.as_bytes() {
-        name.push_str(&format!("{byte:02x}"));
-    }
-    name.push('-');
-    name.push_str(&partition.index.0.to_string());
-    name
+    let topic = u128::from_be_bytes(*partition.topic.as_bytes());
+    format!("{topic:032x}-{}", partition.index.0)
 }
 
 /// Writes `partition.meta`.

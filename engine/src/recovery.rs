@@ -245,7 +245,7 @@ fn new_record(options: &DirectoryOptions) -> StartRecord {
 }
 
 fn check_identity(options: &DirectoryOptions, record: &StartRecord) -> Result<(), OpenError> {
-    let hex = |id: &[u8; 16]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |id: &[u8; 16]| format!("{:032x}", u128::from_be_bytes(*id));
     if record.cluster != options.cluster {
         return Err(OpenError::OtherCluster {
             path: options.root.clone(),

@@ -17,6 +17,8 @@ use crate::segment::layout::SegmentName;
 pub(crate) struct Segment {
     /// Which file.
     pub(crate) name: SegmentName,
+    /// Whether the round that began it is durable; only then a manifest may name it.
+    pub(crate) is_born: bool,
     /// Log position of its first byte, a block boundary.
     pub(crate) start: u64,
     /// Bytes of batches in it, those still in memory included.
@@ -45,6 +47,7 @@ impl Segment {
     pub(crate) fn from_sealed(sealed: &SealedSegment, start: u64) -> Self {
         Self {
             name: sealed.name,
+            is_born: true,
             start,
             length: sealed.length_bytes,
             end: sealed.end,

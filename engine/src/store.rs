@@ -119,8 +119,14 @@ pub(crate) struct Shared {
     pub(crate) write_behind_wanted: Signal,
     /// A checkpoint was written.
     pub(crate) checkpointed: Signal,
+    /// A checkpoint that somebody asked for was written.
+    pub(crate) checkpoints_forced: Signal,
     pub(crate) rounds_ended: Signal,
     pub(crate) write_behind_ended: Signal,
+    /// Removed logs whose directories are to be deleted.
+    pub(crate) graves: RefCell<Vec<Rc<Log>>>,
+    /// Graves were emptied.
+    pub(crate) buried: Signal,
     pub(crate) is_stopping: Cell<bool>,
     pub(crate) last_round: Cell<u64>,
     pub(crate) checkpoint_sequence: Cell<u64>,
@@ -153,7 +159,15 @@ impl Shared {
             for log in logs {
                 log.moved.raise();
             }
-            for signal in [&self.work, &self.round_done, &self.room_made, &self.checkpointed] {
+            let waited_for = [
+                &self.work,
+                &self.round_done,
+                &self.room_made,
+                &self.checkpointed,
+                &self.buried,
+                &self.checkpoints_forced,
+            ];
+            for signal in waited_for {
                 signal.raise();
             }
             self.write_behind_wanted.raise();
@@ -193,6 +207,20 @@ impl Shared {
             taken.push(fact);
         }
         taken
+    }
+
+    /// Everything owed is written and a checkpoint taken.
+    pub(crate) async fn force_checkpoint(&self) -> Result<(), StoreError> {
+        let seen = self.checkpoints_forced.count();
+        self.is_checkpoint_wanted.set(true);
+        self.write_behind_wanted.raise();
+        while self.checkpoints_forced.count() == seen {
+            if let Some(reason) = self.failure() {
+                return Err(StoreError::Failed(reason));
+            }
+            self.checkpoints_forced.after(seen).await;
+        }
+        Ok(())
     }
 
     pub(crate) fn note_round(&self, round: u64, report: &RoundReport) {
@@ -312,8 +340,11 @@ impl Store {
             room_made: Signal::default(),
             write_behind_wanted: Signal::default(),
             checkpointed: Signal::default(),
+            checkpoints_forced: Signal::default(),
             rounds_ended: Signal::default(),
             write_behind_ended: Signal::default(),
+            graves: RefCell::default(),
+            buried: Signal::default(),
             is_stopping: Cell::new(false),
             last_round: Cell::new(0),
             checkpoint_sequence: Cell::new(seed.checkpoint_sequence),
@@ -391,17 +422,26 @@ impl Store {
     pub async fn remove_log(&self, partition: PartitionId) -> Result<(), StoreError> {
         let shared = &self.shared;
         let log = self.log(partition).ok_or(StoreError::Unknown)?;
-        log.state.borrow_mut().is_removed = true;
-        log.moved.raise();
-        log.quiesce().await?;
+        // Nobody appends any more; write-behind goes on, so that the journal cannot be held up by this log.
+        log.claim().await;
+        log.until_idle().await?;
+        if self.log(partition).is_none() {
+            return Err(StoreError::Unknown);
+        }
         shared.commit_fact(Entry::Removed { uid: log.uid() }).await?;
+        log.state.borrow_mut().is_removed = true;
         shared.logs.borrow_mut().remove(&partition);
-        log.close_files();
-        let removed = async {
-            shared.disk.remove_directory(&log.directory).await?;
-            shared.disk.sync_directory(&partitions_directory(&shared.root)).await
-        };
-        removed.await.map_err(|error| shared.io_failed("remove a log's directory", &error))
+        log.release();
+        let buried = shared.buried.count();
+        shared.graves.borrow_mut().push(log);
+        shared.write_behind_wanted.raise();
+        while shared.buried.count() == buried {
+            if let Some(reason) = shared.failure() {
+                return Err(StoreError::Failed(reason));
+            }
+            shared.buried.after(buried).await;
+        }
+        Ok(())
     }
 
     /// Stops cleanly: everything that was appended becomes durable and leaves the journal. Mark the directory clean
@@ -435,12 +475,7 @@ impl Store {
     /// # Errors
     /// The reason for which the log directory failed.
     pub async fn checkpoint(&self) -> Result<(), StoreError> {
-        let shared = &self.shared;
-        let seen = shared.checkpointed.count();
-        shared.is_checkpoint_wanted.set(true);
-        shared.write_behind_wanted.raise();
-        shared.checkpointed.after(seen).await;
-        shared.failure().map_or(Ok(()), |reason| Err(StoreError::Failed(reason)))
+        self.shared.force_checkpoint().await
     }
 
     /// Why the log directory failed, if it did.

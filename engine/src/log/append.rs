@@ -177,6 +177,7 @@ impl State {
             self.facts_in_flight += 1;
         } else {
             next.start = self.tail.end();
+            next.is_born = true;
             self.is_first_segment_new = true;
         }
         self.tail.skip_to(next.start);

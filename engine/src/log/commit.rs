@@ -240,6 +240,10 @@ impl Log {
             }
             PartEffect::Roll { next } => {
                 state.durable = next;
+                let born = state.segment_index_at(next.position);
+                if let Some(segment) = born.and_then(|index| state.segments.get_mut(index)) {
+                    segment.is_born = true;
+                }
                 state.facts_in_flight -= 1;
                 state.note_unfolded(round);
             }

@@ -26,52 +26,49 @@ impl Log {
     /// # Errors
     /// [`AppendError::DiskFull`] when the file system has no room; it may be tried again later.
     pub async fn grow(self: &Rc<Self>, bytes: u64) -> Result<(), AppendError> {
+        self.claim().await;
+        let result = match self.check_appendable(bytes) {
+            Ok(()) => self.make_room(bytes, Roll::WhenDue).await,
+            refused => refused,
+        };
+        self.release();
+        result
+    }
+
+    /// Waits until nobody makes room or cuts the log, and keeps others from it until [`Log::release`].
+    pub(crate) async fn claim(&self) {
         loop {
-            self.check_appendable(bytes)?;
             let seen = self.moved.count();
-            let mut state = self.state.borrow_mut();
-            if state.is_busy {
-                drop(state);
-                self.moved.after(seen).await;
-                continue;
+            if !std::mem::replace(&mut self.state.borrow_mut().is_busy, true) {
+                return;
             }
-            state.is_busy = true;
-            drop(state);
-            let result = self.make_room(bytes, Roll::WhenDue).await;
-            self.state.borrow_mut().is_busy = false;
-            self.moved.raise();
-            return result;
+            self.moved.after(seen).await;
         }
+    }
+
+    /// Ends what [`Log::claim`] began.
+    pub(crate) fn release(&self) {
+        let mut state = self.state.borrow_mut();
+        state.is_busy = false;
+        state.is_busy_cutting = false;
+        drop(state);
+        self.moved.raise();
     }
 
     /// Seals the active segment now, when it holds anything.
     pub(crate) async fn roll_now(self: &Rc<Self>) -> Result<(), AppendError> {
-        loop {
-            self.check_appendable(0)?;
-            let seen = self.moved.count();
-            let mut state = self.state.borrow_mut();
-            if state.is_busy {
-                drop(state);
-                self.moved.after(seen).await;
-                continue;
-            }
-            if state.segments.last().is_none_or(|active| active.length == 0) {
-                return Ok(());
-            }
-            state.is_busy = true;
-            drop(state);
-            let result = self.make_room(0, Roll::Now).await;
-            let rolled = {
-                let mut state = self.state.borrow_mut();
-                state.is_busy = false;
-                result.is_ok() && state.roll(0)
-            };
-            self.moved.raise();
-            if rolled {
-                self.shared.queue(self);
-            }
-            return result;
+        self.claim().await;
+        let is_empty = self.state.borrow().segments.last().is_none_or(|active| active.length == 0);
+        let result = match self.check_appendable(0) {
+            Ok(()) if !is_empty => self.make_room(0, Roll::Now).await,
+            other => other,
+        };
+        let has_rolled = !is_empty && result.is_ok() && self.state.borrow_mut().roll(0);
+        self.release();
+        if has_rolled {
+            self.shared.queue(self);
         }
+        result
     }
 
     async fn make_room(self: &Rc<Self>, bytes: u64, roll: Roll) -> Result<(), AppendError> {
@@ -263,6 +260,7 @@ fn prepared(name: SegmentName, file: Rc<dyn File>, allocated: u64, digest: Diges
     Prepared {
         segment: Segment {
             name,
+            is_born: false,
             start: 0,
             length: 0,
             end,

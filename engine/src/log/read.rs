@@ -79,7 +79,7 @@ impl Log {
         loop {
             let (name, start) = {
                 let state = self.state.borrow();
-                let limit = self.check_range(&state, from)?;
+                let limit = check_range(&state, from)?;
                 let end = end.min(limit);
                 if from >= end {
                     return Ok(ReadOutcome { next: from, ..ReadOutcome::default() });
@@ -112,18 +112,6 @@ impl Log {
             };
             return self.read_disk(name, entry, from, end, max_bytes, at_least_one).await;
         }
-    }
-
-    /// The exclusive end of what may be read, when `asked` may be.
-    fn check_range(&self, state: &State, asked: Offset) -> Result<Offset, ReadError> {
-        if state.is_removed {
-            return Err(ReadError::Removed);
-        }
-        let end = state.suspicion.as_ref().map_or(state.log_end, |s| s.from.min(state.log_end));
-        if asked < state.log_start || asked > end {
-            return Err(out_of_range(state, asked));
-        }
-        Ok(end)
     }
 
     async fn read_disk(
@@ -607,6 +595,18 @@ enum Split<'a> {
 pub(crate) enum Walk {
     On,
     Stop,
+}
+
+/// The exclusive end of what may be read, when `asked` may be.
+fn check_range(state: &State, asked: Offset) -> Result<Offset, ReadError> {
+    if state.is_removed {
+        return Err(ReadError::Removed);
+    }
+    let end = state.suspicion.as_ref().map_or(state.log_end, |s| s.from.min(state.log_end));
+    if asked < state.log_start || asked > end {
+        return Err(out_of_range(state, asked));
+    }
+    Ok(end)
 }
 
 fn out_of_range(state: &State, asked: Offset) -> ReadError {

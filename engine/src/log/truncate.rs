@@ -18,44 +18,36 @@ impl Log {
     /// # Errors
     /// [`StoreError::OutOfRange`] when `to` is below the log start; the log is unchanged then.
     pub async fn truncate(self: &Rc<Self>, to: Offset) -> Result<Offset, StoreError> {
-        self.begin_cut().await?;
-        let result = self.cut(to).await;
-        {
-            let mut state = self.state.borrow_mut();
-            state.is_busy = false;
-            state.is_busy_cutting = false;
-        }
-        self.moved.raise();
+        self.claim().await;
+        let result = match self.prepare_cut().await {
+            Ok(()) => self.cut(to).await,
+            Err(error) => Err(error),
+        };
+        self.release();
         result
     }
 
-    /// Keeps appends and write-behind away and waits until nothing of the log is under way.
-    async fn begin_cut(self: &Rc<Self>) -> Result<(), StoreError> {
+    /// Waits until nothing of the log is under way or only in the journal, then keeps write-behind away. The journal
+    /// can then never wait for this log while the log waits for the journal.
+    async fn prepare_cut(self: &Rc<Self>) -> Result<(), StoreError> {
         loop {
-            let seen = self.moved.count();
+            self.until_idle().await?;
             {
                 let mut state = self.state.borrow_mut();
-                if !state.is_busy {
-                    state.is_busy = true;
+                if state.owed.is_empty() && state.unfolded_round.is_none() && !state.is_writing {
                     state.is_busy_cutting = true;
-                    break;
+                    return Ok(());
                 }
             }
-            self.moved.after(seen).await;
+            self.shared.force_checkpoint().await?;
         }
-        let result = self.until_quiet().await;
-        if result.is_err() {
-            let mut state = self.state.borrow_mut();
-            state.is_busy = false;
-            state.is_busy_cutting = false;
-        }
-        result
     }
 
-    async fn until_quiet(self: &Rc<Self>) -> Result<(), StoreError> {
+    /// Waits until no append or fact of the log is on its way to a round.
+    pub(crate) async fn until_idle(self: &Rc<Self>) -> Result<(), StoreError> {
         loop {
             let seen = self.moved.count();
-            if self.is_idle() && !self.state.borrow().is_writing {
+            if self.is_idle() {
                 return Ok(());
             }
             if let Some(reason) = self.shared.failure() {
@@ -63,11 +55,6 @@ impl Log {
             }
             self.moved.after(seen).await;
         }
-    }
-
-    /// Waits until nothing of the log is under way; the log takes no more appends.
-    pub(crate) async fn quiesce(self: &Rc<Self>) -> Result<(), StoreError> {
-        self.begin_cut().await
     }
 
     async fn cut(self: &Rc<Self>, to: Offset) -> Result<Offset, StoreError> {

@@ -178,7 +178,6 @@ impl WalkState {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one private call, each argument a different thing")]
 async fn verify(
     disk: &SharedDisk,
     runtime: &SharedRuntime,

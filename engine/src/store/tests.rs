@@ -206,7 +206,8 @@ fn small_and_large_appends_to_many_logs_come_back_after_crashes_anywhere() {
             machine.live(move |opened, stores, _| async move {
                 assert_eq!(opened.report.suspects, vec![], "seed {seed} life {life}");
                 let store = &stores[0];
-                for (index, expected) in acked.borrow().iter().enumerate() {
+                let known = acked.borrow().clone();
+                for (index, expected) in known.iter().enumerate() {
                     let log = store.log(partition(i32::try_from(index).unwrap())).unwrap();
                     log.set_config(LogConfig { segment_bytes: 300 << 10, ..LogConfig::default() });
                     let seen = read_all(&log).await;

@@ -10,12 +10,12 @@ use crate::checkpoint::Checkpoint;
 use crate::disk::{File, FrozenBuffer};
 use crate::journal::Journal;
 use crate::log::{Boundary, Log};
-use crate::manifest::write_manifest;
+use crate::manifest::{Manifest, write_manifest};
 use crate::planted::{PlantedBug, is_planted};
 use crate::round::all;
 use crate::runtime::LocalFuture;
 use crate::segment::layout::{SegmentName, align_down};
-use crate::store::Shared;
+use crate::store::{Shared, partitions_directory};
 
 /// A checkpoint is taken after this many bytes, so that a start never has to verify much more.
 pub(super) const CHECKPOINT_EVERY_BYTES: u64 = 128 << 20;
@@ -45,6 +45,10 @@ pub(crate) async fn run_write_behind(shared: Rc<Shared>) {
             return;
         }
         let seen = shared.write_behind_wanted.count();
+        if let Err(error) = bury(&shared).await {
+            shared.fail(&format!("remove a log's directory: {error}"));
+            return;
+        }
         let is_last = shared.rounds_ended.count() > 0;
         let is_wanted = shared.is_checkpoint_wanted.replace(false);
         let done = if is_last || is_wanted {
@@ -53,12 +57,13 @@ pub(crate) async fn run_write_behind(shared: Rc<Shared>) {
             work(&shared).await
         };
         match done {
+            Ok(()) if is_wanted => shared.checkpoints_forced.raise(),
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 // The metadata reserve is used up by others; appends wait for room, nothing is lost.
                 shared.note_disk_full();
                 tracing::warn!(%error, "no room for a checkpoint");
-                shared.checkpointed.raise();
+                shared.is_checkpoint_wanted.set(is_wanted || shared.is_checkpoint_wanted.get());
                 if is_last {
                     shared.fail("no room on the disk for the last checkpoint");
                     return;
@@ -86,6 +91,21 @@ pub(crate) async fn run_write_behind(shared: Rc<Shared>) {
             shared.is_checkpoint_wanted.set(true);
         }
     }
+}
+
+/// Deletes the directories of removed logs. Done here because no other task writes into them.
+async fn bury(shared: &Rc<Shared>) -> io::Result<()> {
+    let graves = std::mem::take(&mut *shared.graves.borrow_mut());
+    if graves.is_empty() {
+        return Ok(());
+    }
+    for log in &graves {
+        log.close_files();
+        shared.disk.remove_directory(&log.directory).await?;
+    }
+    shared.disk.sync_directory(&partitions_directory(&shared.root)).await?;
+    shared.buried.raise();
+    Ok(())
 }
 
 fn owes_anything(shared: &Shared) -> bool {
@@ -344,32 +364,23 @@ async fn sync_segments(shared: &Rc<Shared>, logs: &[Rc<Log>]) -> io::Result<()> 
 /// Writes the manifest of a log that has facts the manifest lacks. The segments that may be deleted once the
 /// checkpoint stands too.
 async fn fold(shared: &Rc<Shared>, log: &Rc<Log>) -> io::Result<Option<Vec<SegmentName>>> {
-    loop {
-        let seen = shared.round_done.count();
-        let (manifest, sequence, doomed) = {
-            let mut state = log.state.borrow_mut();
-            if state.unfolded_round.is_none() || state.is_removed {
-                return Ok(None);
-            }
-            if state.facts_in_flight > 0 {
-                drop(state);
-                if shared.failure().is_some() {
-                    return Ok(None);
-                }
-                shared.round_done.after(seen).await;
-                continue;
-            }
-            state.unfolded_round = None;
-            state.manifest_sequence += 1;
-            let base = log.base_digest.get();
-            let manifest = state.manifest(shared.incarnation, shared.last_round.get(), base);
-            let doomed = std::mem::take(&mut state.doomed);
-            (manifest, state.manifest_sequence, doomed)
-        };
-        write_manifest(shared.disk.as_ref(), &log.directory, sequence, &manifest).await?;
-        log.write_indexes().await?;
-        return Ok(Some(doomed));
+    let Some((manifest, sequence, doomed)) = take_manifest(shared, log) else { return Ok(None) };
+    write_manifest(shared.disk.as_ref(), &log.directory, sequence, &manifest).await?;
+    log.write_indexes().await?;
+    Ok(Some(doomed))
+}
+
+fn take_manifest(shared: &Shared, log: &Log) -> Option<(Manifest, u64, Vec<SegmentName>)> {
+    let mut state = log.state.borrow_mut();
+    if state.unfolded_round.is_none() || state.is_removed || state.is_busy_cutting {
+        return None;
     }
+    state.unfolded_round = None;
+    state.manifest_sequence += 1;
+    let base = log.base_digest.get();
+    let manifest = state.manifest(shared.incarnation, shared.last_round.get(), base);
+    let doomed = std::mem::take(&mut state.doomed);
+    Some((manifest, state.manifest_sequence, doomed))
 }
 
 async fn delete_segments(
