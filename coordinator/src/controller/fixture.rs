@@ -60,7 +60,7 @@ impl Fixture {
     pub(crate) fn register(&mut self, mut register: Register) {
         self.incarnations += 1;
         register.incarnation = Incarnation([self.incarnations; 16]);
-        let command = plan::register(&self.image, &register).unwrap();
+        let (_, command) = plan::register(&self.image, &register).unwrap();
         self.execute(&command).unwrap();
     }
 

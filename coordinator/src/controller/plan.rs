@@ -368,11 +368,11 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Plans a broker's registration.
+/// Plans a broker's registration; gives the id that the broker will have, too.
 ///
 /// # Errors
 /// The refusal that the broker gets.
-pub fn register(image: &ClusterImage, register: &Register) -> Result<Command, Refusal> {
+pub fn register(image: &ClusterImage, register: &Register) -> Result<(BrokerId, Command), Refusal> {
     check_register(register)?;
     let by_directory = image.brokers().find(|broker| broker.directory == register.directory);
     let broker = match (register.broker, by_directory) {
@@ -409,10 +409,8 @@ pub fn register(image: &ClusterImage, register: &Register) -> Result<Command, Re
         }
         _ => {}
     }
-    Ok(Command::RegisterBroker {
-        broker,
-        register: Register { broker: Some(broker), ..register.clone() },
-    })
+    let register = Register { broker: Some(broker), ..register.clone() };
+    Ok((broker, Command::RegisterBroker { broker, register }))
 }
 
 /// Checks that `broker` is registered and `epoch` is its registration.

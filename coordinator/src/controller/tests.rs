@@ -299,10 +299,8 @@ fn an_unnamed_broker_gets_the_id_of_its_directory_or_a_new_one() {
         directory: DirectoryId([directory; 16]),
         ..registration(9, 9, 1)
     };
-    let id = |fixture: &Fixture, register: &Register| match plan::register(&fixture.image, register)
-    {
-        Ok(Command::RegisterBroker { broker, .. }) => broker.0,
-        other => panic!("{other:?}"),
+    let id = |fixture: &Fixture, register: &Register| {
+        plan::register(&fixture.image, register).unwrap().0.0
     };
     assert_eq!(id(&fixture, &unnamed(2)), 2);
     assert_eq!(id(&fixture, &unnamed(7)), 3);
@@ -355,7 +353,7 @@ fn the_most_brokers_are_reached_exactly() {
         ..Register { broker: Some(BrokerId(id)), ..registration(1, 1, 1) }
     };
     for id in 1..=256 {
-        let command = plan::register(&fixture.image, &with_directory(id)).unwrap();
+        let (_, command) = plan::register(&fixture.image, &with_directory(id)).unwrap();
         fixture.execute(&command).unwrap();
     }
     refused(plan::register(&fixture.image, &with_directory(257)), RefusalCode::LimitReached);

@@ -196,7 +196,7 @@ impl FrameReader {
     /// # Errors
     /// [`DecodeError`] as soon as the bytes cannot become a frame; the stream is useless then.
     pub fn next_frame(&mut self) -> Result<Option<Envelope>, DecodeError> {
-        let rest = self.received.get(self.taken..).unwrap_or_default();
+        let rest = self.rest();
         let Some(total) = frame_bytes(rest, self.max_bytes)? else { return Ok(None) };
         let Some(frame) = rest.get(..total) else { return Ok(None) };
         let envelope = Envelope::decode(frame)?;
@@ -207,6 +207,11 @@ impl FrameReader {
             self.taken = 0;
         }
         Ok(Some(envelope))
+    }
+
+    /// What was fed and is not yet taken: the start of the next frame.
+    pub fn rest(&self) -> &[u8] {
+        self.received.get(self.taken..).unwrap_or_default()
     }
 
     /// Whether part of a frame is waiting for its rest.

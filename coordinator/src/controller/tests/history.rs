@@ -72,7 +72,7 @@ fn command(fixture: &Fixture, wish: &Wish, step: usize) -> Option<Command> {
             let last_stop = if *clean { LastStop::Clean } else { LastStop::Unclean };
             let incarnation = Incarnation([incarnation % 3 + 1; 16]);
             let register = Register { directory, last_stop, incarnation, ..usual };
-            plan::register(&fixture.image, &register).ok()
+            plan::register(&fixture.image, &register).ok().map(|(_, command)| command)
         }
         Wish::State { broker, state, stale } => {
             let epoch = if *stale { BrokerEpoch(0) } else { epoch(*broker)? };

@@ -1,0 +1,554 @@
+//! The controller's loop: an event comes in, commands are proposed, what is committed is applied,
+//! and only then replies and changes go out.
+//!
+//! One event is finished before the next begins, so a request is always planned on top of everything
+//! that was proposed before it.
+
+pub mod subscribers;
+mod answer;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use levada_protocol::cluster::command::Command;
+use levada_protocol::cluster::reply::{HeartbeatAck, Leave, Reply};
+use levada_protocol::cluster::request::{Heartbeat, Mode, Register, Request, Wish};
+use levada_protocol::cluster::{
+    BrokerEpoch, BrokerState, ClusterId, ClusterImage, Committed, Refusal, RefusalCode,
+};
+use levada_record::id::{BrokerId, TopicId};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::config::CoordinatorConfig;
+use crate::consensus::Consensus;
+use crate::controller::apply::apply;
+use crate::controller::lease::Leases;
+use crate::controller::plan::{self, Plan};
+use crate::controller::policy::{ITEMS_MAX, Policy};
+use crate::metrics::Metrics;
+use crate::storage::{Entry, Storage, StorageError};
+pub(crate) use answer::stopping;
+use answer::{Answer, Pending};
+use subscribers::{ConnectionId, PushSender, Subscribers};
+
+/// How often leases are looked at, in ms.
+const TICK_MS: u64 = 100;
+
+/// Events that wait for the loop; connections wait when there are more.
+pub const EVENTS_MAX: usize = 256;
+
+/// What the loop reacts to.
+#[derive(Debug)]
+pub enum Event {
+    /// A request came.
+    Request {
+        /// On which connection; `None` from within the process.
+        connection: Option<ConnectionId>,
+        /// The request. [`Request::Subscribe`] comes as [`Event::Subscribe`].
+        request: Request,
+        /// Where the reply goes.
+        reply: oneshot::Sender<Reply>,
+    },
+    /// A connection wants the image and its changes.
+    Subscribe {
+        /// The connection.
+        connection: ConnectionId,
+        /// Index of the image it has.
+        from_index: u64,
+        /// Where they go.
+        pushes: PushSender,
+        /// Where the reply goes.
+        reply: oneshot::Sender<Reply>,
+    },
+    /// A connection is closed.
+    Disconnected {
+        /// Which.
+        connection: ConnectionId,
+    },
+}
+
+/// The state of the loop.
+#[derive(Debug)]
+pub struct Server {
+    config: CoordinatorConfig,
+    policy: Policy,
+    consensus: Consensus,
+    image: ClusterImage,
+    /// Index of the last command that changed something.
+    changed_index: u64,
+    leases: Leases,
+    subscribers: Subscribers,
+    /// Brokers that registered on a connection that is open.
+    registered: Vec<(ConnectionId, BrokerId)>,
+    pending: Pending,
+    metrics: Arc<Metrics>,
+    address: String,
+    started: Instant,
+    /// Since when nothing was appended, for the seal.
+    appended_ms: u64,
+    now_ms: u64,
+}
+
+impl Server {
+    /// Opens the data directory and brings the image up to date. `address` is what members are told
+    /// about this one.
+    ///
+    /// # Errors
+    /// [`StorageError`] says what is wrong with the directory and what to do.
+    pub fn open(
+        config: CoordinatorConfig,
+        address: String,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StorageError> {
+        let (storage, recovered) = Storage::open(&config.data_dir, config.id, config.cluster())?;
+        for path in &recovered.damaged_snapshots {
+            tracing::warn!(path = %path.display(), "snapshot is damaged, an older one was used");
+        }
+        if 0 < recovered.torn_bytes {
+            tracing::info!(
+                bytes = recovered.torn_bytes,
+                "dropped a last write that was never acknowledged"
+            );
+        }
+        let replayed = recovered.entries.len();
+        let leases = Leases::new(config.session_ms, &recovered.image, 0);
+        let mut server = Self {
+            policy: config.policy(),
+            consensus: Consensus::new(storage, recovered.term),
+            changed_index: recovered.image.index(),
+            image: recovered.image,
+            leases,
+            subscribers: Subscribers::new(Arc::clone(&metrics)),
+            registered: Vec::new(),
+            pending: Pending::default(),
+            metrics,
+            address,
+            started: Instant::now(),
+            appended_ms: 0,
+            now_ms: 0,
+            config,
+        };
+        for entry in recovered.entries {
+            server.apply(&entry);
+        }
+        // The leases of whoever is alive in the image as it is now.
+        server.leases = Leases::new(server.config.session_ms, &server.image, 0);
+        server.update_metrics();
+        tracing::info!(
+            cluster = %server.cluster(),
+            index = server.image.index(),
+            replayed,
+            topics = server.image.topics().len(),
+            "coordinator has its image"
+        );
+        Ok(server)
+    }
+
+    /// Which cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.image.cluster()
+    }
+
+    /// Reacts to events until `stop` completes or storage fails; seals the log at the end.
+    ///
+    /// # Errors
+    /// [`StorageError`] when nobody can tell what is on disk: the process must end.
+    pub async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut stop: oneshot::Receiver<()>,
+    ) -> Result<(), StorageError> {
+        let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut stop => break,
+                _ = ticks.tick() => {
+                    self.set_now();
+                    self.on_tick()?;
+                }
+                event = events.recv() => {
+                    let Some(event) = event else { break };
+                    self.set_now();
+                    self.on_event(event)?;
+                }
+            }
+        }
+        let term = self.consensus.term();
+        self.consensus.storage_mut().seal(term)
+    }
+
+    /// Looks at the clock; a long time without a look was a pause of our own.
+    fn set_now(&mut self) {
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.set_now_ms(now_ms);
+    }
+
+    fn set_now_ms(&mut self, now_ms: u64) {
+        let gap_ms = now_ms.saturating_sub(self.now_ms);
+        self.now_ms = now_ms;
+        if 5 * TICK_MS < gap_ms {
+            tracing::warn!(gap_ms, "coordinator paused, leases are extended by that");
+            self.leases.on_pause(gap_ms, now_ms);
+        }
+    }
+
+    /// Fences whoever was silent for too long; seals and replaces the log when it is time.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    fn on_tick(&mut self) -> Result<(), StorageError> {
+        let lapsed: Vec<_> = self.leases.lapsed(&self.image, self.now_ms).collect();
+        for (broker, epoch) in lapsed {
+            tracing::warn!(%broker, "broker was silent for its session, it is fenced");
+            self.metrics.leases_lapsed.count();
+            self.fence(broker, epoch)?;
+        }
+        let storage = self.consensus.storage();
+        if self.config.snapshot_log_bytes <= storage.log_bytes() {
+            let term = self.consensus.term();
+            self.consensus.storage_mut().write_snapshot(&self.image, term)?;
+            tracing::info!(index = self.image.index(), "coordinator wrote a snapshot");
+        } else if self.appended_ms + TICK_MS <= self.now_ms {
+            let term = self.consensus.term();
+            self.consensus.storage_mut().seal(term)?;
+        }
+        self.update_metrics();
+        Ok(())
+    }
+
+    /// # Errors
+    /// As [`run`](Self::run).
+    fn on_event(&mut self, event: Event) -> Result<(), StorageError> {
+        match event {
+            Event::Request { connection, request, reply } => {
+                self.on_request(connection, request, reply)
+            }
+            Event::Subscribe { connection, from_index, pushes, reply } => {
+                self.metrics.count_request("subscribe");
+                // The reply goes first: the connection sends pushes only after it.
+                answer::send(reply, Reply::Subscribed { index: self.image.index() });
+                self.subscribers.add(connection, from_index, pushes, &self.image);
+                Ok(())
+            }
+            Event::Disconnected { connection } => self.on_disconnected(connection),
+        }
+    }
+
+    fn on_request(
+        &mut self,
+        connection: Option<ConnectionId>,
+        request: Request,
+        reply: oneshot::Sender<Reply>,
+    ) -> Result<(), StorageError> {
+        self.metrics.count_request(name(&request));
+        if let Some(refusal) = check_items(&request) {
+            self.finish(Answer::Refused(refusal), reply);
+            return Ok(());
+        }
+        match request {
+            Request::Register(register) => self.on_register(connection, &register, reply),
+            Request::Heartbeat(heartbeat) => self.on_heartbeat(heartbeat, reply),
+            Request::Subscribe { .. } => {
+                let message = "subscriptions need a connection";
+                let refusal = Refusal::new(RefusalCode::InvalidRequest, message);
+                self.finish(Answer::Refused(refusal), reply);
+                Ok(())
+            }
+            Request::CreateTopics(create) => {
+                let mut plan = Plan::new(&self.image, &self.policy);
+                let planned: Vec<_> = create
+                    .topics
+                    .iter()
+                    .map(|topic| {
+                        let id = TopicId::from_random_bytes(uuid::Uuid::new_v4().into_bytes());
+                        plan.create_topic(topic, id)
+                    })
+                    .collect();
+                self.execute_topics(planned, create.mode, reply)
+            }
+            Request::DeleteTopics { topics } => {
+                let plan = Plan::new(&self.image, &self.policy);
+                let planned = topics.iter().map(|topic| plan.delete_topic(topic)).collect();
+                self.execute_topics(planned, Mode::Execute, reply)
+            }
+            Request::CreatePartitions(create) => {
+                let mut plan = Plan::new(&self.image, &self.policy);
+                let planned =
+                    create.topics.iter().map(|new| plan.create_partitions(new).map(Some)).collect();
+                self.execute_items(planned, create.mode, reply)
+            }
+            Request::AlterConfigs(alter) => {
+                let mut plan = Plan::new(&self.image, &self.policy);
+                let planned = alter
+                    .resources
+                    .iter()
+                    .map(|alteration| plan.alter_configs(alteration))
+                    .collect();
+                self.execute_items(planned, alter.mode, reply)
+            }
+            Request::AllocateProducerIds { broker, epoch } => {
+                let count = self.policy.producer_id_block;
+                self.propose(
+                    vec![(0, Command::AllocateProducerIds { broker, epoch, count })],
+                    Answer::ProducerIds { count },
+                    reply,
+                )
+            }
+            Request::ConfirmReplicas { broker, epoch, partitions } => self.propose(
+                vec![(0, Command::ConfirmReplicas { broker, epoch, partitions })],
+                Answer::Confirmed,
+                reply,
+            ),
+            Request::Status => {
+                let status = self.status();
+                answer::send(reply, Reply::Status(Box::new(status)));
+                Ok(())
+            }
+        }
+    }
+
+    fn on_register(
+        &mut self,
+        connection: Option<ConnectionId>,
+        register: &Register,
+        reply: oneshot::Sender<Reply>,
+    ) -> Result<(), StorageError> {
+        match plan::register(&self.image, register) {
+            Ok((broker, command)) => {
+                if let Some(connection) = connection {
+                    self.registered.retain(|(_, known)| *known != broker);
+                    self.registered.push((connection, broker));
+                }
+                tracing::info!(%broker, incarnation = %register.incarnation, "broker registers");
+                self.propose(vec![(0, command)], Answer::Registered { broker }, reply)
+            }
+            Err(refusal) => {
+                tracing::warn!(%refusal, "registration of a broker is refused");
+                self.finish(Answer::Refused(refusal), reply);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_heartbeat(
+        &mut self,
+        heartbeat: Heartbeat,
+        reply: oneshot::Sender<Reply>,
+    ) -> Result<(), StorageError> {
+        let Heartbeat { broker, epoch, seen_index, wish } = heartbeat;
+        let known = match plan::check_epoch(&self.image, broker, epoch) {
+            Ok(known) => known,
+            Err(refusal) => {
+                self.finish(Answer::Refused(refusal), reply);
+                return Ok(());
+            }
+        };
+        self.leases.on_heard(broker, epoch, seen_index, self.now_ms);
+        // It knows its own registration, so it acts on what it was told then.
+        let is_caught_up = u64::try_from(epoch.0).is_ok_and(|epoch| epoch <= seen_index);
+        let state = match (known.state, wish) {
+            (BrokerState::Fenced, Wish::Serve) if is_caught_up => Some(BrokerState::Active),
+            (BrokerState::Active, Wish::Stop) => Some(BrokerState::Draining),
+            _ => None,
+        };
+        let commands = state
+            .map(|state| (0, Command::SetBrokerState { broker, epoch, state }))
+            .into_iter()
+            .collect();
+        self.propose(commands, Answer::Heartbeat { broker, wish }, reply)
+    }
+
+    fn on_disconnected(&mut self, connection: ConnectionId) -> Result<(), StorageError> {
+        self.subscribers.remove(connection);
+        let gone: Vec<BrokerId> = self
+            .registered
+            .iter()
+            .filter(|(on, _)| *on == connection)
+            .map(|(_, broker)| *broker)
+            .collect();
+        self.registered.retain(|(on, _)| *on != connection);
+        for broker in gone {
+            // It said that it would go. Others may be back before their session ends.
+            if let Some(known) = self.image.broker(broker)
+                && known.state == BrokerState::Draining
+            {
+                let epoch = known.epoch;
+                tracing::info!(%broker, "broker left");
+                self.fence(broker, epoch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fence(&mut self, broker: BrokerId, epoch: BrokerEpoch) -> Result<(), StorageError> {
+        let state = BrokerState::Fenced;
+        let commands = vec![(0, Command::SetBrokerState { broker, epoch, state })];
+        let (reply, _) = oneshot::channel();
+        self.propose(commands, Answer::Confirmed, reply)
+    }
+
+    fn execute_topics(
+        &mut self,
+        planned: Vec<Result<answer::PlannedTopic, Refusal>>,
+        mode: Mode,
+        reply: oneshot::Sender<Reply>,
+    ) -> Result<(), StorageError> {
+        let mut commands = Vec::new();
+        let mut outcomes = Vec::with_capacity(planned.len());
+        for (item, planned) in planned.into_iter().enumerate() {
+            outcomes.push(planned.map(|(command, summary)| {
+                commands.push((item, command));
+                summary
+            }));
+        }
+        if mode == Mode::ValidateOnly {
+            commands.clear();
+        }
+        self.propose(commands, Answer::Topics(outcomes), reply)
+    }
+
+    fn execute_items(
+        &mut self,
+        planned: Vec<Result<Option<Command>, Refusal>>,
+        mode: Mode,
+        reply: oneshot::Sender<Reply>,
+    ) -> Result<(), StorageError> {
+        let mut commands = Vec::new();
+        let mut outcomes = Vec::with_capacity(planned.len());
+        for (item, planned) in planned.into_iter().enumerate() {
+            outcomes.push(planned.map(|command| {
+                commands.extend(command.map(|command| (item, command)));
+            }));
+        }
+        if mode == Mode::ValidateOnly {
+            commands.clear();
+        }
+        self.propose(commands, Answer::Items(outcomes), reply)
+    }
+
+    /// Proposes `commands`, each for one item of the answer, and replies once all are applied.
+    fn propose(
+        &mut self,
+        commands: Vec<(usize, Command)>,
+        answer: Answer,
+        reply: oneshot::Sender<Reply>,
+    ) -> Result<(), StorageError> {
+        if commands.is_empty() {
+            self.finish(answer, reply);
+            return Ok(());
+        }
+        let (items, commands): (Vec<usize>, Vec<Command>) = commands.into_iter().unzip();
+        let indexes = self.consensus.propose(commands);
+        self.pending.insert(indexes.zip(items), answer, reply);
+        self.advance()
+    }
+
+    /// Applies whatever is committed now, and lets everybody know.
+    fn advance(&mut self) -> Result<(), StorageError> {
+        let before = Instant::now();
+        let committed = self.consensus.advance()?;
+        if !committed.is_empty() {
+            let took = u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.metrics.commit.record(took);
+            self.appended_ms = self.now_ms;
+        }
+        for entry in &committed {
+            let refusal = self.apply(entry);
+            if let Some((answer, reply)) = self.pending.on_applied(entry.index, refusal) {
+                self.finish(answer, reply);
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies one committed command; gives the refusal if it did not fit.
+    fn apply(&mut self, entry: &Entry) -> Option<Refusal> {
+        self.metrics.count_command(entry.command.name());
+        match apply(&self.image, entry.index, &entry.command) {
+            Ok(changes) if !changes.is_empty() => {
+                let previous = self.changed_index;
+                let committed = Committed { previous, index: entry.index, changes };
+                self.image.apply(&committed).expect("changes made from an image fit it");
+                self.changed_index = entry.index;
+                if let Command::RegisterBroker { broker, .. } = entry.command
+                    && let Some(known) = self.image.broker(broker)
+                {
+                    self.leases.on_heard(broker, known.epoch, 0, self.now_ms);
+                }
+                self.subscribers.push(self.image.cluster(), committed);
+                None
+            }
+            Ok(_) => {
+                self.image.skip_to(entry.index);
+                None
+            }
+            Err(refusal) => {
+                self.image.skip_to(entry.index);
+                Some(refusal)
+            }
+        }
+    }
+
+    fn finish(&self, answer: Answer, reply: oneshot::Sender<Reply>) {
+        for refusal in answer.refusals() {
+            self.metrics.count_refusal(refusal.code);
+        }
+        let made = match answer {
+            Answer::Heartbeat { broker, wish } => self.heartbeat_ack(broker, wish),
+            other => other.into_reply(&self.image),
+        };
+        answer::send(reply, made);
+    }
+
+    fn heartbeat_ack(&self, broker: BrokerId, wish: Wish) -> Reply {
+        let state = self.image.broker(broker).map_or(BrokerState::Fenced, |known| known.state);
+        let leave = match wish {
+            Wish::Serve => Leave::NotYet,
+            // Draining moved away in one step whatever others can lead.
+            Wish::Stop if state == BrokerState::Active => Leave::NotYet,
+            Wish::Stop => Leave::Now,
+        };
+        Reply::Heartbeat(HeartbeatAck { state, leave, index: self.image.index() })
+    }
+}
+
+fn name(request: &Request) -> &'static str {
+    match request {
+        Request::Register(_) => "register",
+        Request::Heartbeat(_) => "heartbeat",
+        Request::Subscribe { .. } => "subscribe",
+        Request::CreateTopics(_) => "create-topics",
+        Request::DeleteTopics { .. } => "delete-topics",
+        Request::CreatePartitions(_) => "create-partitions",
+        Request::AlterConfigs(_) => "alter-configs",
+        Request::AllocateProducerIds { .. } => "allocate-producer-ids",
+        Request::ConfirmReplicas { .. } => "confirm-replicas",
+        Request::Status => "status",
+    }
+}
+
+/// Refuses a request with more items than one may have.
+fn check_items(request: &Request) -> Option<Refusal> {
+    let items = match request {
+        Request::CreateTopics(create) => create.topics.len(),
+        Request::DeleteTopics { topics } => topics.len(),
+        Request::CreatePartitions(create) => create.topics.len(),
+        Request::AlterConfigs(alter) => alter.resources.len(),
+        Request::ConfirmReplicas { partitions, .. } => partitions.len(),
+        Request::Register(_)
+        | Request::Heartbeat(_)
+        | Request::Subscribe { .. }
+        | Request::AllocateProducerIds { .. }
+        | Request::Status => 0,
+    };
+    (ITEMS_MAX < items).then(|| {
+        let message = format!("{items} items in one request, {ITEMS_MAX} are possible");
+        Refusal::new(RefusalCode::TooLarge, message)
+    })
+}
