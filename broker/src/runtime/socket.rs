@@ -1,0 +1,278 @@
+//! Sockets: listeners shared by all shards, streams with one reader and one writer, vectored sends.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_lite::io::{AsyncRead, AsyncWrite};
+use glommio::net::{TcpListener, TcpStream};
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+use socket2::{Domain, Protocol, Type};
+
+/// Connections that may wait to be accepted, per shard.
+const BACKLOG: i32 = 1024;
+
+/// Most slices that the kernel takes in one send.
+const SEND_SLICES_MAX: usize = 1024;
+
+/// Binds `count` sockets to one address: one per shard, the kernel spreads connections over those
+/// that listen. Port 0 takes any free port, the same for all. Nobody listens yet.
+///
+/// # Errors
+/// Among others when another process has the port.
+pub fn bind_shared(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<OwnedFd>)> {
+    if address.port() != 0 {
+        // Shared ports would let a second broker of the same user bind, too: it would steal
+        // connections. A socket that does not share is refused while anybody listens.
+        drop(bound_socket(address, Sharing::Alone)?);
+    }
+    let first = bound_socket(address, Sharing::BetweenShards)?;
+    let address = first.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let mut sockets = vec![OwnedFd::from(first)];
+    while sockets.len() < count {
+        sockets.push(OwnedFd::from(bound_socket(address, Sharing::BetweenShards)?));
+    }
+    Ok((address, sockets))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Alone,
+    BetweenShards,
+}
+
+fn bound_socket(address: SocketAddr, sharing: Sharing) -> io::Result<socket2::Socket> {
+    // Blocking on purpose: a ring's accept on a non-blocking socket ends with EAGAIN.
+    let socket = socket2::Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if sharing == Sharing::BetweenShards {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// One shard's share of a listening address. Dropped, it listens no more.
+pub struct Listener {
+    inner: TcpListener,
+}
+
+impl Listener {
+    /// Starts to listen on a socket of [`bind_shared`]. To be called on the shard.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    #[expect(unsafe_code, reason = "the executor's listener takes a socket only by its number")]
+    pub fn listen(socket: OwnedFd) -> io::Result<Self> {
+        rustix::net::listen(&socket, BACKLOG)?;
+        // SAFETY: the number comes from an owned descriptor that is given up here, so the listener
+        // is its only owner.
+        let inner = unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) };
+        Ok(Self { inner })
+    }
+
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    /// Those of the connection, which is gone then, and those of the process: too many open files
+    /// stays so until something is closed, so pause after an error.
+    pub async fn accept(&self) -> io::Result<Socket> {
+        let stream = self.inner.accept().await.map_err(io::Error::from)?;
+        Socket::adopt(stream)
+    }
+}
+
+/// A connected stream. One task may read while another writes.
+pub struct Socket {
+    stream: RefCell<TcpStream>,
+    local: SocketAddr,
+    peer: SocketAddr,
+}
+
+impl Socket {
+    fn adopt(stream: TcpStream) -> io::Result<Self> {
+        let local = stream.local_addr().map_err(io::Error::from)?;
+        let peer = stream.peer_addr().map_err(io::Error::from)?;
+        stream.set_nodelay(true).map_err(io::Error::from)?;
+        let socket = Self { stream: RefCell::new(stream), local, peer };
+        socket.with_fd(|fd| rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC))?;
+        Ok(socket)
+    }
+
+    /// Connects to `address`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await.map_err(io::Error::from)?;
+        Self::adopt(stream)
+    }
+
+    /// Our end.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Reads what is there, 0 bytes at the end of the stream; else arranges to be woken.
+    pub fn poll_read(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut stream = self.stream.borrow_mut();
+        Pin::new(&mut *stream).poll_read(context, buffer)
+    }
+
+    /// Reads what is there, 0 bytes at the end of the stream.
+    ///
+    /// # Errors
+    /// What the kernel says; the connection is lost.
+    pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|context| self.poll_read(context, buffer)).await
+    }
+
+    /// Sends all slices, in order. `progress` is called after each step that took bytes.
+    ///
+    /// # Errors
+    /// What the kernel says; the connection is lost.
+    pub async fn send_all(
+        &self,
+        mut slices: &mut [IoSlice<'_>],
+        progress: impl Fn(),
+    ) -> io::Result<()> {
+        IoSlice::advance_slices(&mut slices, 0);
+        while let Some(first) = slices.first() {
+            let sent = match self.try_send(slices) {
+                Ok(sent) => sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    poll_fn(|context| {
+                        let mut stream = self.stream.borrow_mut();
+                        Pin::new(&mut *stream).poll_write(context, first)
+                    })
+                    .await?
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            progress();
+            IoSlice::advance_slices(&mut slices, sent);
+        }
+        Ok(())
+    }
+
+    fn try_send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let slices = slices.get(..SEND_SLICES_MAX).unwrap_or(slices);
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        self.with_fd(|fd| {
+            rustix::net::sendmsg(fd, slices, &mut SendAncillaryBuffer::default(), flags)
+        })
+    }
+
+    /// Ends both directions at once: whoever waits on it is woken, and the peer hears of it.
+    pub fn shutdown(&self) {
+        // A peer that went first has nothing left to be told.
+        self.with_fd(|fd| rustix::net::shutdown(fd, rustix::net::Shutdown::Both)).ok();
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn finish(&self) {
+        self.with_fd(|fd| rustix::net::shutdown(fd, to_rustix(Shutdown::Write))).ok();
+    }
+
+    #[expect(unsafe_code, reason = "the executor's stream tells only the number of its socket")]
+    fn with_fd<T>(
+        &self,
+        call: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<T>,
+    ) -> io::Result<T> {
+        let stream = self.stream.borrow();
+        // SAFETY: the stream owns the descriptor and is borrowed until the call has returned.
+        let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
+        Ok(call(fd)?)
+    }
+}
+
+fn to_rustix(how: Shutdown) -> rustix::net::Shutdown {
+    match how {
+        Shutdown::Read => rustix::net::Shutdown::Read,
+        Shutdown::Write => rustix::net::Shutdown::Write,
+        Shutdown::Both => rustix::net::Shutdown::Both,
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // With a read still in the kernel, the peer would hear of the end only when the executor
+        // gets around to it.
+        self.shutdown();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    fn run<T: Send + 'static, F: Future<Output = T>>(
+        main: impl FnOnce() -> F + Send + 'static,
+    ) -> T {
+        glommio::LocalExecutorBuilder::default()
+            .io_memory(64 << 10)
+            .make()
+            .unwrap()
+            .run(async move { main().await })
+    }
+
+    #[test]
+    fn a_port_is_shared_between_shards_but_not_with_others() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (address, sockets) = bind_shared(any, 3).unwrap();
+        assert_eq!(sockets.len(), 3);
+        run(move || async move {
+            let _listener = Listener::listen(sockets.into_iter().next().unwrap()).unwrap();
+            let error = bind_shared(address, 1).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        });
+    }
+
+    #[test]
+    fn slices_of_all_sizes_arrive_whole_and_in_order_at_a_slow_reader() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (address, mut sockets) = bind_shared(any, 1).unwrap();
+        let parts: Vec<Vec<u8>> =
+            (0..3000u32).map(|at| vec![at.to_le_bytes()[0]; at as usize]).collect();
+        let expected = parts.concat();
+        let reader = std::thread::spawn(move || {
+            let mut received = Vec::new();
+            std::net::TcpStream::connect(address).unwrap().read_to_end(&mut received).unwrap();
+            received
+        });
+        run(move || async move {
+            let listener = Listener::listen(sockets.pop().unwrap()).unwrap();
+            let socket = listener.accept().await.unwrap();
+            let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+            socket.send_all(&mut slices, || ()).await.unwrap();
+            socket.finish();
+            assert_eq!(socket.read(&mut [0; 8]).await.unwrap(), 0);
+        });
+        assert!(reader.join().unwrap() == expected);
+    }
+}
