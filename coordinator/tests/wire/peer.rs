@@ -55,6 +55,11 @@ impl Peer {
         }
     }
 
+    /// Lets the kernel keep little of what this end does not read.
+    pub(crate) fn shrink_receive_buffer(&self) {
+        socket2::SockRef::from(&self.stream).set_recv_buffer_size(64 << 10).unwrap();
+    }
+
     /// Names the cluster in every request from now on.
     pub(crate) fn join(&mut self, cluster: ClusterId) {
         self.cluster = Some(cluster);
