@@ -160,7 +160,7 @@ fn every_subscriber_sees_the_same_changes_in_the_same_order() {
 fn a_subscriber_that_stops_reading_is_disconnected_and_starts_over() {
     let directory = TempDir::new().unwrap();
     let coordinator =
-        Coordinator::start(CoordinatorConfig { push_budget_bytes: 16 << 20, ..config(&directory) })
+        Coordinator::start(CoordinatorConfig { push_budget_bytes: 1 << 20, ..config(&directory) })
             .unwrap();
     let mut broker = Peer::connect(coordinator.address());
     let registered = broker.register(1, 1);
@@ -170,7 +170,7 @@ fn a_subscriber_that_stops_reading_is_disconnected_and_starts_over() {
     slow.shrink_receive_buffer();
     slow.join(registered.cluster);
     slow.subscribe();
-    // Some 700 kB of changes each: beyond what sockets and queue hold.
+    // Some 440 kB of changes each: beyond what sockets and queue hold.
     let mut index = 0;
     for _ in 0..20 {
         topics_index(broker.ask(create(&["wide".to_owned()], 10_000)));
