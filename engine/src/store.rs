@@ -20,7 +20,7 @@ use crate::recovery::LogSeed;
 use crate::round::{RoundReport, ShardFact, run_rounds};
 use crate::runtime::SharedRuntime;
 use crate::signal::Signal;
-use write_behind::run_write_behind;
+use write_behind::{run_ring, run_write_behind};
 
 /// Settings of a store; the broker's configuration fills them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +117,8 @@ pub(crate) struct Shared {
     /// A journal file became free.
     pub(crate) room_made: Signal,
     pub(crate) write_behind_wanted: Signal,
+    /// The last free journal file was entered.
+    pub(crate) ring_wanted: Signal,
     /// A checkpoint was written.
     pub(crate) checkpointed: Signal,
     /// A checkpoint that somebody asked for was written.
@@ -165,6 +167,7 @@ impl Shared {
                 &self.room_made,
                 &self.checkpointed,
                 &self.buried,
+                &self.ring_wanted,
                 &self.checkpoints_forced,
             ];
             for signal in waited_for {
@@ -236,6 +239,9 @@ impl Shared {
         self.bytes_since_checkpoint.set(self.bytes_since_checkpoint.get() + bytes);
         let journal = self.journal.borrow();
         let is_half_used = 2 * journal.used_count() > journal.file_count();
+        if journal.free_count() == 0 {
+            self.ring_wanted.raise();
+        }
         if self.journaled_since.get() >= WRITE_BEHIND_EVERY_BYTES
             || is_half_used
             || self.bytes_since_checkpoint.get() >= write_behind::CHECKPOINT_EVERY_BYTES
@@ -339,6 +345,7 @@ impl Store {
             round_done: Signal::default(),
             room_made: Signal::default(),
             write_behind_wanted: Signal::default(),
+            ring_wanted: Signal::default(),
             checkpointed: Signal::default(),
             checkpoints_forced: Signal::default(),
             rounds_ended: Signal::default(),
@@ -359,6 +366,7 @@ impl Store {
             shared.logs.borrow_mut().insert(log.id(), log);
         }
         shared.runtime.spawn("rounds", Box::pin(run_rounds(Rc::clone(&shared))));
+        shared.runtime.spawn("ring", Box::pin(run_ring(Rc::clone(&shared))));
         shared.runtime.spawn("write-behind", Box::pin(run_write_behind(Rc::clone(&shared))));
         Ok(Self { shared })
     }
@@ -452,6 +460,7 @@ impl Store {
     pub async fn stop(&self) -> Result<(), StoreError> {
         let shared = &self.shared;
         shared.is_stopping.set(true);
+        shared.ring_wanted.raise();
         shared.work.raise();
         while shared.rounds_ended.count() == 0 && shared.failure().is_none() {
             let seen = shared.round_done.count();

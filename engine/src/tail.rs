@@ -31,13 +31,20 @@ pub(crate) struct Tail {
     chunks: VecDeque<Chunk>,
     end: u64,
     block_bytes: usize,
+    /// Largest chunk for appends smaller than it; less where many logs share the memory.
+    chunk_cap_bytes: usize,
 }
 
 impl Tail {
     /// Empty, at a block boundary.
     pub(crate) fn new(start: u64, block_bytes: usize) -> Self {
         assert!(start.is_multiple_of(block_bytes as u64));
-        Self { chunks: VecDeque::new(), end: start, block_bytes }
+        Self {
+            chunks: VecDeque::new(),
+            end: start,
+            block_bytes,
+            chunk_cap_bytes: CHUNK_GROWN_BYTES,
+        }
     }
 
     /// First position in memory.
@@ -60,6 +67,12 @@ impl Tail {
         self.chunks.iter().map(|chunk| chunk.buffer.capacity()).sum()
     }
 
+    /// Bounds the chunks to come, for a log that may hold about `share_bytes` of memory.
+    pub(crate) fn set_share(&mut self, share_bytes: usize) {
+        let cap = (share_bytes / 2).clamp(CHUNK_MIN_BYTES, CHUNK_GROWN_BYTES);
+        self.chunk_cap_bytes = cap - cap % self.block_bytes;
+    }
+
     /// Goes on at `start`, the first byte of a new segment.
     pub(crate) fn skip_to(&mut self, start: u64) {
         assert!(start >= self.end);
@@ -78,7 +91,7 @@ impl Tail {
                 assert!(self.end.is_multiple_of(self.block_bytes as u64), "chunks begin at blocks");
                 let grown = self.chunks.back().map_or(0, |chunk| chunk.buffer.capacity() * 2);
                 let capacity = grown
-                    .clamp(CHUNK_MIN_BYTES, CHUNK_GROWN_BYTES)
+                    .clamp(CHUNK_MIN_BYTES, self.chunk_cap_bytes)
                     .max(bytes.len().min(CHUNK_MAX_BYTES))
                     .next_multiple_of(self.block_bytes);
                 let buffer = Buffer::with_capacity(capacity);
@@ -183,6 +196,26 @@ impl Tail {
             freed += self.chunks.pop_front().map_or(0, |chunk| chunk.buffer.capacity());
         }
         freed
+    }
+
+    /// Gives back the last chunk too, but for the block of the end: everything below `safe` may go. Only when the
+    /// chunk is large; returns the memory freed in bytes.
+    pub(crate) fn shrink_last(&mut self, safe: u64) -> usize {
+        let block_start = align_down(self.end.min(safe), self.block_bytes as u64);
+        let Some(last) = self.chunks.back() else { return 0 };
+        let capacity = last.buffer.capacity();
+        if self.chunks.len() > 1 || capacity <= self.chunk_cap_bytes || block_start <= last.start {
+            return 0;
+        }
+        let Some(kept) = self.copy(block_start, self.end) else { return 0 };
+        let room = kept.len().next_multiple_of(self.block_bytes).max(CHUNK_MIN_BYTES);
+        let mut buffer = Buffer::with_capacity(room);
+        buffer.push(&kept);
+        self.chunks.clear();
+        if !kept.is_empty() {
+            self.chunks.push_back(Chunk { start: block_start, buffer });
+        }
+        capacity.saturating_sub(room)
     }
 
     /// Forgets everything, the partial last block too; the log goes on at `end`, whose block must be loaded with

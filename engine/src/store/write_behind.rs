@@ -117,13 +117,10 @@ fn owes_anything(shared: &Shared) -> bool {
 }
 
 async fn work(shared: &Rc<Shared>) -> io::Result<()> {
-    let (used, free, files) = {
+    let (used, files) = {
         let journal = shared.journal.borrow();
-        (journal.used_count(), journal.free_count(), journal.file_count())
+        (journal.used_count(), journal.file_count())
     };
-    if free == 0 && files < shared.config.journal_files_max {
-        add_journal_file(shared).await?;
-    }
     let doomed = shared.logs.borrow().values().any(|log| !log.state.borrow().doomed.is_empty());
     if 2 * used > files || shared.bytes_since_checkpoint.get() >= CHECKPOINT_EVERY_BYTES || doomed {
         return checkpoint(shared, Pass::Recycle).await;
@@ -134,6 +131,25 @@ async fn work(shared: &Rc<Shared>) -> io::Result<()> {
     }
     trim_cache(shared);
     Ok(())
+}
+
+/// Makes journal files one ahead of need, up to the limit (J15). A task of its own: a checkpoint may take long.
+pub(crate) async fn run_ring(shared: Rc<Shared>) {
+    loop {
+        let seen = shared.ring_wanted.count();
+        let wants = {
+            let journal = shared.journal.borrow();
+            journal.free_count() == 0 && journal.file_count() < shared.config.journal_files_max
+        };
+        if shared.failure().is_some() || shared.is_stopping.get() {
+            return;
+        }
+        if wants && let Err(error) = add_journal_file(&shared).await {
+            shared.fail(&format!("make a journal file: {error}"));
+            return;
+        }
+        shared.ring_wanted.after(seen).await;
+    }
 }
 
 async fn add_journal_file(shared: &Rc<Shared>) -> io::Result<()> {
@@ -405,18 +421,24 @@ fn trim_cache(shared: &Shared) {
     let logs = shared.logs.borrow();
     let memory = |log: &Rc<Log>| log.state.borrow().tail.memory_bytes();
     let mut total: usize = logs.values().map(memory).sum();
-    let mut share = shared.config.cache_bytes.max(1);
-    while total > shared.config.cache_bytes && share > 4096 {
+    let budget = shared.config.cache_bytes;
+    let fair = budget / logs.len().max(1);
+    let mut share = budget.max(1);
+    while total > budget && share > 4096 {
         share /= 2;
         for log in logs.values() {
             let mut state = log.state.borrow_mut();
+            state.tail.set_share(fair);
             if state.is_writing {
                 continue;
             }
             let keep_from = state.tail.end().saturating_sub(share as u64);
             let safe = state.owed.first().unwrap_or(state.durable.position);
-            let limit = keep_from.min(safe).min(state.durable.position);
-            total -= state.tail.drop_before(limit);
+            let safe = safe.min(state.durable.position);
+            total -= state.tail.drop_before(keep_from.min(safe)).min(total);
+            if share <= fair {
+                total -= state.tail.shrink_last(safe).min(total);
+            }
         }
     }
 }
