@@ -294,7 +294,8 @@ impl Sessions {
 
     /// Ids of different shards never meet: the number modulo the shards tells the shard.
     fn new_id(&mut self, (shard, shards): (u16, u16)) -> Option<i32> {
-        for _ in 0..=self.sessions.len() {
+        // One attempt may go to the wrap.
+        for _ in 0..self.sessions.len() + 2 {
             let number = self.next_number;
             let id = number
                 .checked_mul(i32::from(shards.max(1)))
