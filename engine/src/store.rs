@@ -306,6 +306,15 @@ pub struct Store {
     shared: Rc<Shared>,
 }
 
+/// Logs and what they share hold each other; without this no file would ever be closed.
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.shared.logs.take();
+        self.shared.queue.take();
+        self.shared.graves.take();
+    }
+}
+
 impl Store {
     /// Starts rounds and write-behind for what the recovery left to this shard.
     ///
