@@ -73,7 +73,9 @@ pub async fn begin(context: &Rc<Context>, frame: Frame) -> Result<Begun, CloseRe
     let header = match RequestHeader::decode(&mut reader) {
         Ok(header) => header,
         Err(HeaderError::UnsupportedVersion {
-            api_key: ApiKey::ApiVersions, correlation_id, ..
+            api_key: ApiKey::ApiVersions,
+            correlation_id,
+            ..
         }) => {
             let asked = Asked { api: ApiKey::ApiVersions, version: 0, correlation_id };
             let outcome = asked.answer(&api_versions::unsupported());
@@ -140,10 +142,9 @@ async fn handle(
             asked.answer(&init_producer_id::handle(context, &request).await)
         }
         ApiKey::OffsetForLeaderEpoch => {
-            let request =
-                wire::offset_for_leader_epoch::OffsetForLeaderEpochRequest::decode_all(
-                    reader, version,
-                )?;
+            let request = wire::offset_for_leader_epoch::OffsetForLeaderEpochRequest::decode_all(
+                reader, version,
+            )?;
             asked.answer(&offset_for_leader_epoch::handle(context, &request).await)
         }
         other => Outcome::Close(CloseReason::Malformed(format!("{other} is not served"))),

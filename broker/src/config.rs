@@ -202,7 +202,8 @@ impl BrokerConfig {
         let table = toml::Table::try_from(self).map_err(|error| parse_error(&error))?;
         for (key, lowest, highest) in RANGES {
             let Some(value) = table.get(*key).and_then(toml::Value::as_integer) else { continue };
-            let fits = u64::try_from(value).is_ok_and(|value| (*lowest..=*highest).contains(&value));
+            let fits =
+                u64::try_from(value).is_ok_and(|value| (*lowest..=*highest).contains(&value));
             if !fits {
                 return Err(ConfigError::Value {
                     key,

@@ -341,10 +341,9 @@ impl Partition {
         self.log.note_high_watermark(advance.high_watermark);
         let committed_bytes = self.take_committed(advance.high_watermark);
         self.pressure.subtract(committed_bytes);
-        for (queue, watermark) in [
-            (&self.waiting_here, advance.safe_here),
-            (&self.waiting_all, advance.high_watermark),
-        ] {
+        for (queue, watermark) in
+            [(&self.waiting_here, advance.safe_here), (&self.waiting_all, advance.high_watermark)]
+        {
             loop {
                 let token = queue.borrow_mut().release(watermark);
                 let Some(AckToken { appended, ticket }) = token else { break };

@@ -43,7 +43,9 @@ pub enum StartError {
     #[error(transparent)]
     Lock(#[from] LockError),
     /// An address.
-    #[error("listen on {address}: {source}; is another broker running there? choose another address with {key}")]
+    #[error(
+        "listen on {address}: {source}; is another broker running there? choose another address with {key}"
+    )]
     Bind {
         /// The key of the setting.
         key: &'static str,
@@ -83,15 +85,13 @@ impl Broker {
         let lock = DirectoryLock::take(&config.data_dir)?;
         let io_memory_bytes = check_machine(&config, shards)?;
 
-        let bind_error = |key, address| {
-            move |source| StartError::Bind { key, address, source }
-        };
+        let bind_error = |key, address| move |source| StartError::Bind { key, address, source };
         let (kafka_address, sockets) = bind_shared(config.listen, bindings.len())
             .map_err(bind_error("listen", config.listen))?;
         let admin_listener = match config.admin_address() {
-            Some(address) => Some(
-                TcpListener::bind(address).map_err(bind_error("admin_listen", address))?,
-            ),
+            Some(address) => {
+                Some(TcpListener::bind(address).map_err(bind_error("admin_listen", address))?)
+            }
             None => None,
         };
 

@@ -302,9 +302,9 @@ impl Shard {
         metrics.partitions_suspect.set(damaged + self.missing.borrow().len() as u64);
         metrics.acks_waiting.set(sum(&|p| p.waiting_acks() as u64));
         metrics.appends_queued.set(sum(&|p| p.queued_appends() as u64));
-        metrics.durable_lag_records.set(sum(&|p| {
-            p.log().log_end().since(p.log().durable_end()).unsigned_abs()
-        }));
+        metrics
+            .durable_lag_records
+            .set(sum(&|p| p.log().log_end().since(p.log().durable_end()).unsigned_abs()));
         metrics.durable_lag_bytes.set(sum(&|p| p.log().undurable_bytes()));
         metrics.log_size_bytes.set(sum(&|p| p.log().size_bytes()));
         if let Some(store) = self.store() {

@@ -261,7 +261,8 @@ fn an_idempotent_producer_gets_the_original_offset_for_a_repeated_batch_even_aft
     assert_eq!((again.error_code, again.base_offset), (0, 4));
     let next = client.produce("t", 0, -1, &numbered(5));
     assert_eq!((next.error_code, next.base_offset), (0, 5));
-    let old = client.produce("t", 0, -1, &producer_batch(&[b"v"], Some((producer.0, producer.1 + 1, 0))));
+    let old =
+        client.produce("t", 0, -1, &producer_batch(&[b"v"], Some((producer.0, producer.1 + 1, 0))));
     assert_eq!(old.error_code, 0);
     let stale = client.produce("t", 0, -1, &numbered(6));
     assert_eq!(stale.error_code, code(ErrorCode::InvalidProducerEpoch));
@@ -339,7 +340,8 @@ fn readers_of_another_reign_are_told_so() {
             (end.error_code, end.leader_epoch, end.end_offset)
         })
     };
-    let batch_epoch = BatchHeader::parse(&client.fetch("t", 0, 0, 100).records).unwrap().leader_epoch.0;
+    let batch_epoch =
+        BatchHeader::parse(&client.fetch("t", 0, 0, 100).records).unwrap().leader_epoch.0;
     assert_eq!(epoch_of(&mut client, -1, batch_epoch), (0, batch_epoch, 1));
     assert_eq!(epoch_of(&mut client, -1, batch_epoch + 5), (0, -1, -1));
     let unknown = code(ErrorCode::UnknownLeaderEpoch);
@@ -374,8 +376,14 @@ fn what_is_wrong_with_a_batch_has_kafkas_code() {
     bad[7] = 1;
     check("base offset", &bad, ErrorCode::InvalidRecord);
     check("size", &batch(&[&[0; 20_000]]), ErrorCode::MessageTooLarge);
-    assert_eq!(client.produce("t", 1, -1, &good).error_code, code(ErrorCode::UnknownTopicOrPartition));
-    assert_eq!(client.produce("x", 0, -1, &good).error_code, code(ErrorCode::UnknownTopicOrPartition));
+    assert_eq!(
+        client.produce("t", 1, -1, &good).error_code,
+        code(ErrorCode::UnknownTopicOrPartition)
+    );
+    assert_eq!(
+        client.produce("x", 0, -1, &good).error_code,
+        code(ErrorCode::UnknownTopicOrPartition)
+    );
     assert_eq!(client.produce("t", 0, 2, &good).error_code, code(ErrorCode::InvalidRequiredAcks));
     let mut request = produce_request("t", 0, -1, &good);
     let again = request.topic_data[0].partition_data[0].clone();
@@ -481,7 +489,9 @@ fn an_empty_broker_tells_of_its_figures_and_its_health() {
     client.produce("t", 0, -1, &batch(&[b"v"]));
     let (status, text) = cluster::get(cluster.broker().admin_address().unwrap(), "/metrics");
     assert_eq!(status, 200);
-    for line in ["levada_shards 2", "levada_partitions 2", "levada_requests_total{api=\"Produce\"} 1"] {
+    for line in
+        ["levada_shards 2", "levada_partitions 2", "levada_requests_total{api=\"Produce\"} 1"]
+    {
         assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
     }
     let (status, text) = cluster::get(cluster.broker().admin_address().unwrap(), "/health");

@@ -61,7 +61,9 @@ mod tests {
         let nameless = ApiVersionsRequest::default();
         assert_eq!(handle(&nameless, 2).error_code, 0);
         assert_eq!(handle(&nameless, 3).error_code, ErrorCode::InvalidRequest.to_i16());
-        for (name, is_fine) in [("apache-kafka-java", true), ("a.b", true), ("-a", false), ("a b", false)] {
+        for (name, is_fine) in
+            [("apache-kafka-java", true), ("a.b", true), ("-a", false), ("a b", false)]
+        {
             assert_eq!(is_software_name(name), is_fine, "{name}");
         }
     }

@@ -70,8 +70,7 @@ impl Request {
                 .extend(keys.map(|index| PartitionKey { topic: topic_key.clone(), index: *index }));
         }
         let epoch = if version >= SESSIONS_FROM { request.session_epoch } else { -1 };
-        let session =
-            SessionRequest { id: request.session_id, epoch, wanted, forgotten, uses_ids };
+        let session = SessionRequest { id: request.session_id, epoch, wanted, forgotten, uses_ids };
         Self {
             max_wait_ms: request.max_wait_ms,
             min_bytes: request.min_bytes,
@@ -164,9 +163,10 @@ struct Pass {
 impl Pass {
     /// Whether there is something that cannot wait: an error, or a reader whose log is not ours.
     fn is_urgent(&self) -> bool {
-        self.reads.iter().flatten().any(|read| {
-            read.outcome.as_ref().map_or(true, |data| data.diverging.is_some())
-        })
+        self.reads
+            .iter()
+            .flatten()
+            .any(|read| read.outcome.as_ref().map_or(true, |data| data.diverging.is_some()))
     }
 }
 
@@ -296,8 +296,11 @@ async fn read_there(shard: &Rc<Shard>, part: Part, max_bytes: u64, pass: &mut Pa
     };
     let budget = if permit.is_some() { left } else { 0 };
     let already = pass.bytes;
-    let (places, items): (Vec<_>, Vec<_>) =
-        part.items.into_iter().map(|(at, partition, how)| ((at, partition), (partition, how))).unzip();
+    let (places, items): (Vec<_>, Vec<_>) = part
+        .items
+        .into_iter()
+        .map(|(at, partition, how)| ((at, partition), (partition, how)))
+        .unzip();
     let work = move |there: Rc<Shard>| async move {
         let mut sent: Vec<SentRead> = Vec::with_capacity(items.len());
         let mut bytes = 0;
@@ -366,8 +369,7 @@ async fn read_one(
     first: FirstBatch,
 ) -> Result<ReadData, ReadFailure> {
     let partition = shard.readable(partition)?;
-    let epoch =
-        (how.current_leader_epoch >= 0).then_some(LeaderEpoch(how.current_leader_epoch));
+    let epoch = (how.current_leader_epoch >= 0).then_some(LeaderEpoch(how.current_leader_epoch));
     let from = Offset(how.fetch_offset);
     if how.last_fetched_epoch >= 0 {
         let standing = partition.standing(epoch)?;
@@ -376,7 +378,12 @@ async fn read_one(
             partition.log().epoch_end(last).unwrap_or((LeaderEpoch::NONE, standing.log_start));
         if ours < last || end < from {
             let diverging = Some((ours, end));
-            return Ok(ReadData { records: Records::Here(Vec::new()), bytes: 0, standing, diverging });
+            return Ok(ReadData {
+                records: Records::Here(Vec::new()),
+                bytes: 0,
+                standing,
+                diverging,
+            });
         }
     }
     let allowed = usize::try_from(allowed_bytes).unwrap_or(usize::MAX);
@@ -485,11 +492,14 @@ fn answer(
                 data.log_start_offset = -1;
                 let state = partition.and_then(|partition| image.partition(partition));
                 if refusal.code() == ErrorCode::NotLeaderOrFollower
-                    && let Some((leader, state)) = state.and_then(|state| Some((state.leader?, state)))
+                    && let Some((leader, state)) =
+                        state.and_then(|state| Some((state.leader?, state)))
                 {
                     builder.leaders.insert(leader);
-                    data.current_leader =
-                        LeaderIdAndEpoch { leader_id: leader.0, leader_epoch: state.leader_epoch.0 };
+                    data.current_leader = LeaderIdAndEpoch {
+                        leader_id: leader.0,
+                        leader_epoch: state.leader_epoch.0,
+                    };
                 }
             }
         }

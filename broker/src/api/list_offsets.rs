@@ -5,8 +5,7 @@ use std::rc::Rc;
 
 use levada_protocol::kafka::ErrorCode;
 use levada_protocol::kafka::list_offsets::{
-    ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
-    ListOffsetsTopicResponse,
+    ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
 use levada_record::{LeaderEpoch, PartitionId, PartitionIndex, ShardIndex, Timestamp};
 
@@ -64,10 +63,13 @@ pub async fn handle(
         for asked in &topic.partitions {
             let slot = answers.len();
             let query = view
-                .filter(|view| view.image.partition(PartitionIndex(asked.partition_index)).is_some())
+                .filter(|view| {
+                    view.image.partition(PartitionIndex(asked.partition_index)).is_some()
+                })
                 .ok_or(ErrorCode::UnknownTopicOrPartition)
                 .and_then(|view| {
-                    let wanted = wanted(asked.timestamp, version).ok_or(ErrorCode::UnsupportedVersion)?;
+                    let wanted =
+                        wanted(asked.timestamp, version).ok_or(ErrorCode::UnsupportedVersion)?;
                     let index = PartitionIndex(asked.partition_index);
                     let epoch = asked.current_leader_epoch;
                     Ok(Query {

@@ -130,9 +130,10 @@ fn cluster(context: &Context, image: &ImageView) -> MetadataResponse<'static> {
 
 fn present(image: &ImageView, topic: &TopicImage) -> MetadataResponseTopic<'static> {
     let is_alive = |broker| {
-        image.image.broker(broker).is_some_and(|broker| {
-            broker.state != levada_protocol::cluster::BrokerState::Fenced
-        })
+        image
+            .image
+            .broker(broker)
+            .is_some_and(|broker| broker.state != levada_protocol::cluster::BrokerState::Fenced)
     };
     let partitions = topic
         .partitions

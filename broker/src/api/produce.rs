@@ -154,7 +154,11 @@ pub(super) async fn begin(
             };
             entries.push(Entry { index: data.index, partition, place });
         }
-        topics.push(TopicEntries { name: topic.name.clone().into_owned(), id: topic.topic_id, entries });
+        topics.push(TopicEntries {
+            name: topic.name.clone().into_owned(),
+            id: topic.topic_id,
+            entries,
+        });
     }
 
     // What is refused here was not even verified with other acks.
@@ -285,8 +289,9 @@ impl<'a> Judge<'a> {
         } else {
             let mut rewritten = records.to_vec();
             check.rewrite.apply(&mut rewritten);
-            let header = BatchHeader::parse(&rewritten)
-                .expect("a rewrite changes attributes, a timestamp and the checksum of a whole header");
+            let header = BatchHeader::parse(&rewritten).expect(
+                "a rewrite changes attributes, a timestamp and the checksum of a whole header",
+            );
             (rewritten.into(), header)
         };
         Ok(Verified { partition, batch, header, log_append_time })

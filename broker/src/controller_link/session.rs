@@ -132,11 +132,7 @@ impl Session {
     ///
     /// # Errors
     /// [`SessionError`]; the session is over.
-    pub async fn ask_for(
-        &self,
-        request: Request,
-        reply: ReplySender,
-    ) -> Result<(), SessionError> {
+    pub async fn ask_for(&self, request: Request, reply: ReplySender) -> Result<(), SessionError> {
         let request_id = self.next_id.get();
         self.next_id.set(request_id + 1);
         let message = Message::Request(request);

@@ -179,11 +179,8 @@ impl Connection {
         let id = shard.connections.enter(&self);
         let _leaves = Leaves { shard: Rc::clone(&shard), id };
         add(&shard.metrics.connections_open, 1);
-        let context = Rc::new(Context::new(
-            Rc::clone(&shard),
-            self.socket.local(),
-            self.socket.peer(),
-        ));
+        let context =
+            Rc::new(Context::new(Rc::clone(&shard), self.socket.local(), self.socket.peer()));
         let reading = self.read_all(&context);
         let writing = self.write_all(&shard);
         let closing = async {
@@ -257,7 +254,10 @@ impl Connection {
             }
             let (missing, key) = {
                 let buffer = self.buffer.borrow();
-                let key = buffer.buffered().get(LENGTH_BYTES..HEAD_BYTES).and_then(|key| key.try_into().ok());
+                let key = buffer
+                    .buffered()
+                    .get(LENGTH_BYTES..HEAD_BYTES)
+                    .and_then(|key| key.try_into().ok());
                 (buffer.missing_bytes()?, key.map(i16::from_be_bytes))
             };
             match (missing, key) {
@@ -268,7 +268,9 @@ impl Connection {
                     self.until(|slots| may_begin(api, slots, &shard.config)).await;
                     return Ok(Some(Head { bytes: bytes as u64 }));
                 }
-                (Some(0), None) => return Err(CloseReason::Malformed("frame without a header".into())),
+                (Some(0), None) => {
+                    return Err(CloseReason::Malformed("frame without a header".into()));
+                }
                 (missing, _) => {
                     if missing.is_some() {
                         self.clock_starts(HEAD_BYTES as u64);
@@ -284,16 +286,13 @@ impl Connection {
     /// Length on the wire of the frame at the front of the buffer.
     fn first_frame_bytes(&self) -> usize {
         let buffer = self.buffer.borrow();
-        let length = buffer.buffered().first_chunk().map_or(0, |length| i32::from_be_bytes(*length));
+        let length =
+            buffer.buffered().first_chunk().map_or(0, |length| i32::from_be_bytes(*length));
         usize::try_from(length).unwrap_or(0) + LENGTH_BYTES
     }
 
     /// Reads the rest of the frame, accounting for it as it comes. `None` at the end of the stream.
-    async fn read_body(
-        &self,
-        shard: &Shard,
-        head: Head,
-    ) -> Result<Option<FrameHold>, CloseReason> {
+    async fn read_body(&self, shard: &Shard, head: Head) -> Result<Option<FrameHold>, CloseReason> {
         let connection = self.inflight.acquire(head.bytes).await;
         let mut held: Option<Permit> = None;
         loop {
@@ -334,9 +333,10 @@ impl Connection {
 
     fn clock_starts(&self, bytes: u64) {
         let has_bytes = self.buffer.borrow().buffered_bytes() as u64;
-        let running = self.receiving.get().filter(|receiving| {
-            receiving.since_ns != u64::MAX && receiving.bytes == bytes
-        });
+        let running = self
+            .receiving
+            .get()
+            .filter(|receiving| receiving.since_ns != u64::MAX && receiving.bytes == bytes);
         let receiving = match running {
             Some(receiving) => Receiving { has_bytes, ..receiving },
             None => Receiving {

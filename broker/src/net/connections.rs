@@ -110,7 +110,10 @@ impl Connections {
         if now_ns.saturating_sub(self.window_began_ns.get()) > WINDOW_NS {
             let kept_quiet = self.kept_quiet.take();
             if kept_quiet > 0 {
-                tracing::warn!(count = kept_quiet, "more connections closed, not logged one by one");
+                tracing::warn!(
+                    count = kept_quiet,
+                    "more connections closed, not logged one by one"
+                );
             }
             self.window_began_ns.set(now_ns);
             self.complaints.set(0);

@@ -167,7 +167,12 @@ impl Leader {
     /// Ends of a log that was truncated are smaller; watermarks never move back for that, and no
     /// clean truncation goes below them.
     fn advance(&mut self, ends: LogEnds) -> Option<Advance> {
-        assert!(ends.durable <= ends.written, "durable {} > written {}", ends.durable, ends.written);
+        assert!(
+            ends.durable <= ends.written,
+            "durable {} > written {}",
+            ends.durable,
+            ends.written
+        );
         let safe_here = match self.reign.durability {
             Durability::Fsync => ends.durable,
             Durability::Replicated => ends.written,

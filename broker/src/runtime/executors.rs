@@ -124,11 +124,8 @@ mod tests {
         F: Future<Output = Result<(), String>> + 'static,
     {
         let (sender, receiver) = flume::bounded(1);
-        let plan = ExecutorPlan {
-            shard: 0,
-            binding: CpuBinding::Anywhere,
-            io_memory_bytes: 64 << 10,
-        };
+        let plan =
+            ExecutorPlan { shard: 0, binding: CpuBinding::Anywhere, io_memory_bytes: 64 << 10 };
         let thread = spawn_shard(plan, main, move |exit| sender.send(exit).unwrap()).unwrap();
         thread.join().unwrap();
         receiver.recv().unwrap()

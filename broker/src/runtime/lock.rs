@@ -22,7 +22,9 @@ pub enum LockError {
         source: io::Error,
     },
     /// Another process has it.
-    #[error("data directory {path} is in use by another broker process: stop that one, or give this one a data_dir of its own")]
+    #[error(
+        "data directory {path} is in use by another broker process: stop that one, or give this one a data_dir of its own"
+    )]
     Taken {
         /// The directory.
         path: PathBuf,

@@ -196,8 +196,7 @@ fn judge_io_uring(io_uring: &IoUring) -> Finding {
 
 fn judge_memlock(facts: &Facts, plan: &Plan) -> Finding {
     const WHAT: &str = "locked memory";
-    const RAISE: &str =
-        "raise it: ulimit -l unlimited; systemd: LimitMEMLOCK=infinity; docker: --ulimit memlock=-1";
+    const RAISE: &str = "raise it: ulimit -l unlimited; systemd: LimitMEMLOCK=infinity; docker: --ulimit memlock=-1";
     let Some(limit) = facts.memlock_bytes else {
         return Finding::fine(WHAT, "no limit of locked memory");
     };
@@ -235,12 +234,17 @@ fn judge_open_files(limit: Option<u64>, plan: &Plan) -> Finding {
         None => Finding::fine(WHAT, "no limit of open files"),
         Some(limit) if limit < FILES_PER_SHARD * u64::from(plan.shards) => Finding::fatal(
             WHAT,
-            format!("{limit} open files are allowed, a broker of {} shards needs more", plan.shards),
+            format!(
+                "{limit} open files are allowed, a broker of {} shards needs more",
+                plan.shards
+            ),
             "raise it: ulimit -n 65536; systemd: LimitNOFILE=65536",
         ),
         Some(limit) if limit < need => Finding::warning(
             WHAT,
-            format!("{limit} open files are allowed, {need} may be needed: connections beyond are refused"),
+            format!(
+                "{limit} open files are allowed, {need} may be needed: connections beyond are refused"
+            ),
             "raise it: ulimit -n 65536; systemd: LimitNOFILE=65536",
         ),
         Some(limit) => Finding::fine(WHAT, format!("open files: {limit} allowed")),
@@ -256,7 +260,10 @@ fn judge_direct_io(data_dir: &Result<DataDirectory, String>) -> Finding {
             "create it, or give this user the right to write there",
         ),
         Ok(directory) => match &directory.direct_io_error {
-            None => Finding::fine(WHAT, format!("direct I/O works in {}", directory.looked_at.display())),
+            None => Finding::fine(
+                WHAT,
+                format!("direct I/O works in {}", directory.looked_at.display()),
+            ),
             Some(error) => Finding::fatal(
                 WHAT,
                 format!(
@@ -280,7 +287,9 @@ fn judge_stable_storage(data_dir: &Result<DataDirectory, String>) -> Finding {
     match directory.file_system {
         TMPFS | RAMFS => Finding::warning(
             WHAT,
-            format!("{place} is on {name}: memory, not stable storage; a power cut loses everything"),
+            format!(
+                "{place} is on {name}: memory, not stable storage; a power cut loses everything"
+            ),
             "put data_dir on ext4 or XFS on a disk, unless the data may be lost",
         ),
         NFS | CIFS | FUSE | NINE_P => Finding::warning(
@@ -338,7 +347,10 @@ fn file_system_name(magic: i64) -> String {
     }
 }
 
-#[expect(unsafe_code, reason = "the wrapper of io_uring_setup is unsafe for one flag we do not set")]
+#[expect(
+    unsafe_code,
+    reason = "the wrapper of io_uring_setup is unsafe for one flag we do not set"
+)]
 fn probe_io_uring() -> IoUring {
     use rustix::io::Errno;
     let mut params = rustix::io_uring::io_uring_params::default();

@@ -135,7 +135,9 @@ async fn live(
         }
         None => None,
     };
-    let receiving = async { seed.recv_async().await.map_err(|_| "shard 0 did not open the log directory".to_owned()) };
+    let receiving = async {
+        seed.recv_async().await.map_err(|_| "shard 0 did not open the log directory".to_owned())
+    };
     let Some(mail) = exiting.or_exit(receiving).await else { return Ok(()) };
     // When shard 0 fails it says why; the others have nothing to add.
     let Ok(SeedMail { seed, image, broker }) = mail else { return exiting.until_exit().await };
@@ -157,7 +159,7 @@ async fn live(
     };
     let store = Store::start(disk.shared(), runtime.shared(), config, seed, shard.listener())
         .await
-        .map_err(|error| format!("start the store of shard {index}: {error}"))?;
+        .map_err(|error| format!("start the store of shard {index}: {}", causes(&error)))?;
     shard.take_store(Rc::new(store));
     runtime.spawn("mail-loop", Box::pin(Rc::clone(&shard).run_mail(mailbox)));
     runtime.spawn("ticks", Box::pin(Rc::clone(&shard).run_ticks()));
@@ -194,7 +196,7 @@ async fn live(
             Control::MarkClean => {
                 mark_clean(disk.shared().as_ref(), &shared.config.data_dir)
                     .await
-                    .map_err(|error| format!("mark the log directory clean: {error}"))?;
+                    .map_err(|error| format!("mark the log directory clean: {}", causes(&error)))?;
                 Report::MarkedClean
             }
             Control::Exit => break,
@@ -245,7 +247,10 @@ async fn drain(shard: &Shard) {
     let grace_ns = shard.config.stop_grace_ms * 1_000_000;
     while !shard.connections.is_empty() {
         if shard.runtime.now().monotonic_ns.saturating_sub(begun_ns) >= grace_ns {
-            tracing::warn!(connections = shard.connections.len(), "closing connections that are still busy");
+            tracing::warn!(
+                connections = shard.connections.len(),
+                "closing connections that are still busy"
+            );
             shard.connections.close_all();
             break;
         }
@@ -264,14 +269,12 @@ async fn open(
 ) -> Result<Rc<ControllerLink>, String> {
     let config = &shared.config;
     let root = &config.data_dir;
-    let identity = peek_identity(disk.shared().as_ref(), root)
-        .await
-        .map_err(|error| error.to_string())?;
+    let identity =
+        peek_identity(disk.shared().as_ref(), root).await.map_err(|error| causes(&error))?;
     let random = random_numbers();
-    let directory = identity.as_ref().map_or_else(
-        || new_directory_id(random),
-        |identity| identity.directory_id,
-    );
+    let directory = identity
+        .as_ref()
+        .map_or_else(|| new_directory_id(random), |identity| identity.directory_id);
     let was_clean = identity.as_ref().is_some_and(|identity| identity.is_clean);
     if let (Some(identity), Some(configured)) = (&identity, config.broker_id)
         && identity.broker.0 != configured
@@ -328,7 +331,7 @@ async fn open(
     };
     let opened = open_directory(disk.shared(), runtime.shared(), options, &place)
         .await
-        .map_err(|error| format!("open {}: {error}", root.display()))?;
+        .map_err(|error| format!("open {}: {}", root.display(), causes(&error)))?;
     report(&opened);
     for (seed, sender) in opened.seeds.into_iter().zip(seeds) {
         let mail = SeedMail { seed, image: Arc::clone(&image), broker };
@@ -362,6 +365,17 @@ fn report(opened: &OpenedDirectory) {
     for partition in &report.missing {
         tracing::error!(%partition, "its directory was here before and is gone");
     }
+}
+
+/// An error with what caused it.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn random_numbers() -> [u64; 4] {

@@ -220,13 +220,7 @@ impl Client {
     }
 
     /// Fetches from one partition; gives the error and the bytes.
-    pub fn fetch(
-        &mut self,
-        topic: &str,
-        partition: i32,
-        offset: i64,
-        max_wait_ms: i32,
-    ) -> Fetched {
+    pub fn fetch(&mut self, topic: &str, partition: i32, offset: i64, max_wait_ms: i32) -> Fetched {
         let request = fetch_request(topic, partition, offset, max_wait_ms, 1 << 20);
         self.call(11, &request, |response| fetched(&response))
     }

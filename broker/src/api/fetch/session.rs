@@ -251,7 +251,13 @@ impl Sessions {
 
     /// Notes what a client is about to be told of a partition and says whether it needs to be. A
     /// partition that gives data goes to the end of the session, so that others get their turn.
-    pub fn on_answer(&mut self, id: i32, key: &PartitionKey, told: Told, has_data: bool) -> Mention {
+    pub fn on_answer(
+        &mut self,
+        id: i32,
+        key: &PartitionKey,
+        told: Told,
+        has_data: bool,
+    ) -> Mention {
         let Some(session) = self.sessions.get_mut(&id) else { return Mention::Yes };
         let place = session.places.get(key).copied();
         let Some(cached) = place.and_then(|place| session.order.get_mut(&place)) else {
