@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's own tasks, one module each.
 
 mod codegen;
+mod flatbuffers;
 
 use clap::{Parser, Subcommand};
 
@@ -16,10 +17,13 @@ struct Arguments {
 enum Task {
     /// Makes the committed generated code anew.
     Codegen,
+    /// Makes the committed FlatBuffers code anew; needs the feature `flatc`.
+    Flatbuffers,
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Codegen => codegen::run(),
+        Task::Flatbuffers => flatbuffers::run(),
     }
 }
