@@ -65,7 +65,7 @@ settings! {
     /// Whether each shard is bound to one CPU. Ignored with more shards than CPUs.
     pin_shards: bool = true, "true or false";
     /// Memory that each shard registers with the kernel for its disk operations. Costs three times
-    /// as much of RLIMIT_MEMLOCK; made smaller when that is low.
+    /// as much of the limit of locked memory; made smaller when that is low.
     io_memory_bytes: u64 = 1 << 20, "bytes";
 
     /// Whether Metadata for a missing topic, by a client that allows it, creates the topic.
@@ -246,6 +246,19 @@ impl BrokerConfig {
     }
 }
 
+/// Every key with unit, default and meaning, as a Markdown table.
+pub fn settings_markdown() -> String {
+    let defaults = toml::Table::try_from(BrokerConfig::default()).unwrap_or_default();
+    let mut text = String::from("| key | unit | default | meaning |\n|---|---|---|---|\n");
+    for Setting { key, unit, doc } in SETTINGS {
+        let default = defaults.get(*key).map_or_else(|| "none".to_owned(), |v| format!("`{v}`"));
+        let doc = doc.split_whitespace().collect::<Vec<_>>().join(" ");
+        let row = format!("| `{key}` | {unit} | {default} | {doc} |\n");
+        text.push_str(&row);
+    }
+    text
+}
+
 /// Splits `host:port`, with an IPv6 host in brackets.
 pub fn split_host_port(text: &str) -> Option<(&str, u16)> {
     let (host, port) = text.rsplit_once(':')?;
@@ -307,6 +320,14 @@ mod tests {
         assert_eq!(split_host_port("[::1]:9092"), Some(("::1", 9092)));
         assert_eq!(split_host_port("kafka.example:1"), Some(("kafka.example", 1)));
         assert_eq!(split_host_port(":1"), None);
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_every_key() {
+        let table = settings_markdown();
+        assert_eq!(table.lines().count(), SETTINGS.len() + 2);
+        assert!(table.contains("| `max_frame_bytes` | bytes | `104857600` |"), "{table}");
+        assert!(table.contains("| `rack` | text | none |"), "{table}");
     }
 
     #[test]

@@ -75,8 +75,8 @@ metrics! {
     Gauge connections_open "Client connections open.";
     Counter request_bytes_total "Bytes of requests read.";
     Counter reply_bytes_total "Bytes of replies sent.";
-    Counter produced_batches_total "Batches appended for producers.";
-    Counter produced_bytes_total "Bytes of batches appended for producers.";
+    Counter produced_batches_total "Batches handed to their logs for producers.";
+    Counter produced_bytes_total "Bytes of batches handed to their logs for producers.";
     Counter produce_refused_total "Batches refused.";
     Counter fetched_bytes_total "Bytes of batches sent to consumers.";
     Counter fetch_waits_total "Fetches that had to wait for records.";
@@ -185,6 +185,9 @@ pub struct ApiSnapshot {
     pub total: HistogramSnapshot,
 }
 
+/// One figure of an API.
+type Figure = fn(&ApiSnapshot) -> u64;
+
 /// Figures of one shard, or of several added up.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -230,7 +233,7 @@ impl Snapshot {
             head(&mut text, metric.name, metric.kind, metric.help);
             line(&mut text, format_args!("levada_{} {value}", metric.name));
         }
-        let per_api: [(&str, &str, fn(&ApiSnapshot) -> u64); 3] = [
+        let per_api: [(&str, &str, Figure); 3] = [
             ("requests_total", "Requests answered, per API.", |api| api.requests),
             ("api_request_bytes_total", "Bytes of requests, per API.", |api| api.request_bytes),
             ("api_reply_bytes_total", "Bytes of replies, per API.", |api| api.reply_bytes),

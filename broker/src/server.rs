@@ -9,7 +9,6 @@ mod image_pump;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -60,6 +59,9 @@ pub enum StartError {
     /// A shard.
     #[error("{0}")]
     Shard(String),
+    /// Whoever started it wants it no more.
+    #[error("the start was given up")]
+    Cancelled,
 }
 
 fn findings_text(findings: &[Finding]) -> String {
@@ -77,6 +79,19 @@ impl Broker {
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub fn start(config: BrokerConfig) -> Result<BrokerHandle, StartError> {
+        let (_cancel, never) = flume::bounded(0);
+        Self::start_unless(config, &never)
+    }
+
+    /// The same, given up when a message comes out of `cancelled`: a start waits for the coordinator
+    /// for as long as it takes.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub fn start_unless(
+        config: BrokerConfig,
+        cancelled: &flume::Receiver<()>,
+    ) -> Result<BrokerHandle, StartError> {
         config.validate()?;
         let cpus = usable_cpus();
         let pinning = if config.pin_shards { Pinning::OwnCpu } else { Pinning::Off };
@@ -123,7 +138,7 @@ impl Broker {
             let start = ShardStart {
                 index,
                 shared: Arc::clone(&shared),
-                socket: OwnedFd::from(socket),
+                socket,
                 mailbox,
                 controls,
                 seed,
@@ -154,11 +169,11 @@ impl Broker {
             }
         }
         drop((shared, reports));
-        let broker = match supervisor.until_ready() {
+        let broker = match supervisor.until_ready(cancelled) {
             Ok(broker) => broker,
-            Err(reason) => {
+            Err(error) => {
                 supervisor.abort();
-                return Err(StartError::Shard(reason));
+                return Err(error);
             }
         };
         let admin_address = supervisor.admin.as_ref().map(Admin::address);
@@ -284,18 +299,32 @@ impl Supervisor {
         Ok(())
     }
 
-    fn until_ready(&self) -> Result<BrokerId, String> {
+    fn until_ready(&self, cancelled: &flume::Receiver<()>) -> Result<BrokerId, StartError> {
+        // Only a message cancels; a sender that is gone never will.
+        let (_keep, never) = flume::bounded(0);
+        let cancelled = if cancelled.is_disconnected() { &never } else { cancelled };
         let broker = loop {
-            match self.reported.recv() {
-                Ok(Report::Prepared { broker }) => break broker,
-                Ok(Report::Exit { shard, exit }) => return Err(exit_text(shard, &exit)),
-                Ok(Report::Failed { reason }) => return Err(reason),
-                Ok(_) => {}
-                Err(_) => return Err("all shards are gone".into()),
+            let report = flume::Selector::new()
+                .recv(cancelled, |message| message.ok().map(|()| None))
+                .recv(&self.reported, |report| report.ok().map(Some))
+                .wait();
+            match report {
+                Some(None) => return Err(StartError::Cancelled),
+                Some(Some(Report::Prepared { broker })) => break broker,
+                Some(Some(Report::Exit { shard, exit })) => {
+                    return Err(StartError::Shard(exit_text(shard, &exit)));
+                }
+                Some(Some(Report::Failed { reason })) => return Err(StartError::Shard(reason)),
+                Some(Some(_)) => {}
+                None if cancelled.is_disconnected() => {
+                    return Err(StartError::Cancelled);
+                }
+                None => return Err(StartError::Shard("all shards are gone".into())),
             }
         };
         self.tell_all(Control::Listen);
-        self.until_all(self.controls.len(), |report| matches!(report, Report::Listening))?;
+        self.until_all(self.controls.len(), |report| matches!(report, Report::Listening))
+            .map_err(StartError::Shard)?;
         Ok(broker)
     }
 

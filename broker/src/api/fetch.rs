@@ -313,7 +313,9 @@ async fn read_there(shard: &Rc<Shard>, part: Part, max_bytes: u64, pass: &mut Pa
                 let copied = match data.records {
                     Records::Here(slices) => {
                         let mut copy = Vec::with_capacity(slices.iter().map(|s| s.len()).sum());
-                        slices.iter().for_each(|slice| copy.extend_from_slice(slice));
+                        for slice in &slices {
+                            copy.extend_from_slice(slice);
+                        }
                         Bytes::from(copy)
                     }
                     Records::There(bytes) => bytes,

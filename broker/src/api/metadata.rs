@@ -17,8 +17,8 @@ use super::context::{Context, owned, topic_id, wire_id};
 use crate::controller_link::ASK_WITHIN;
 use crate::image::ImageView;
 
-/// First version whose topics may be asked for by id.
-const IDS_FROM: i16 = 10;
+/// First version whose topics may be asked for by id, though ids are on the wire a little longer.
+const IDS_FROM: i16 = 12;
 
 /// First version that says whether topics may be created.
 const CREATION_FLAG_FROM: i16 = 4;
@@ -61,7 +61,10 @@ pub async fn handle(
         Some(asked) => asked
             .iter()
             .map(|asked| {
-                if version >= IDS_FROM && !asked.topic_id.is_zero() {
+                if !asked.topic_id.is_zero() && version < IDS_FROM {
+                    return absent(ErrorCode::InvalidRequest, Some(""), asked.topic_id);
+                }
+                if !asked.topic_id.is_zero() {
                     let known = image.topic(topic_id(asked.topic_id));
                     return known.map_or_else(
                         || absent(ErrorCode::UnknownTopicId, None, asked.topic_id),

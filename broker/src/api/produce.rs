@@ -106,7 +106,7 @@ struct Begun {
     topics: Vec<TopicEntries>,
     job: Rc<AppendJob>,
     mailed: BTreeMap<ShardIndex, flume::Receiver<Vec<AppendResult>>>,
-    begun_ns: u64,
+    since_ns: u64,
 }
 
 /// Appends what can be appended and gives the rest of the work: waiting for acknowledgements.
@@ -182,9 +182,9 @@ pub(super) async fn begin(
             mailed.insert(to, answer);
         }
     }
-    let begun_ns = shard.runtime.now().monotonic_ns;
-    shard.metrics.stage_append.record_between_ns(received_ns, begun_ns);
-    let begun = Begun { acks, topics, job, mailed, begun_ns };
+    let since_ns = shard.runtime.now().monotonic_ns;
+    shard.metrics.stage_append.record_between_ns(received_ns, since_ns);
+    let begun = Begun { acks, topics, job, mailed, since_ns };
     let context = Rc::clone(context);
     Ok(BegunState::Waiting(Box::pin(async move { finish(&context, asked, begun).await })))
 }
@@ -300,7 +300,7 @@ impl<'a> Judge<'a> {
 
 /// Waits for all batches and answers.
 async fn finish(context: &Context, asked: Asked, begun: Begun) -> Outcome {
-    let Begun { acks, topics, job, mailed, begun_ns } = begun;
+    let Begun { acks, topics, job, mailed, since_ns } = begun;
     let here = job.done().await;
     let mut there = BTreeMap::new();
     for (shard, answer) in mailed {
@@ -309,7 +309,7 @@ async fn finish(context: &Context, asked: Asked, begun: Begun) -> Outcome {
         }
     }
     let now_ns = context.shard.runtime.now().monotonic_ns;
-    context.shard.metrics.stage_durable.record_between_ns(begun_ns, now_ns);
+    context.shard.metrics.stage_durable.record_between_ns(since_ns, now_ns);
     let result_of = |place: &Place| -> Result<Appended, Refusal> {
         let result = match place {
             Place::Refused(refusal) => return Err(refusal.clone()),

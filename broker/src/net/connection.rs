@@ -242,7 +242,7 @@ impl Connection {
             shard.runtime.yield_if_needed().await;
         }
         // The client sends nothing more, or the broker stops: what is owed is still paid.
-        self.until(|slots| slots.is_empty()).await;
+        self.until(VecDeque::is_empty).await;
         Ok(())
     }
 

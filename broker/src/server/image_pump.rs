@@ -86,6 +86,11 @@ impl ImagePump {
         }
         for to in self.shard.router.shards() {
             let image = Arc::clone(&image);
+            let work = |shard: Rc<Shard>| async move { shard.take_roles(&image) };
+            self.shard.router.call(&self.shard, to, work).await?;
+        }
+        for to in self.shard.router.shards() {
+            let image = Arc::clone(&image);
             let work = |shard: Rc<Shard>| async move { shard.publish(image) };
             self.shard.router.call(&self.shard, to, work).await?;
         }

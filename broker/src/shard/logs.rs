@@ -78,26 +78,39 @@ impl Shard {
         *missing = lost.into_iter().collect();
     }
 
-    /// Acts on `image` from now on. Logs that it has no more are removed behind it.
-    pub fn publish(self: &Rc<Self>, image: Arc<ClusterImage>) {
-        let before = self.image.get();
-        let view = ImageView::derive(image, Some(&before));
-        let mut gone = Vec::new();
+    /// Leads what `image` wants led here, with the settings it has. Requests still go by the image
+    /// before: who sees a new topic, on whatever shard, finds its leader ready.
+    pub fn take_roles(&self, image: &ClusterImage) {
         for partition in self.partitions() {
             let id = partition.id();
-            let is_ours = view.shard_of(id, self.broker) == Some(self.index);
-            let known = view.topic(id.topic).zip(view.partition(id)).filter(|_| is_ours);
-            let Some((topic, state)) = known else {
-                gone.push(partition);
-                continue;
-            };
-            partition.log().set_config(log_config(&topic.config));
+            let Some((topic, state)) = self.ours(image, id) else { continue };
+            let config = topic_config(topic);
+            partition.log().set_config(log_config(&config));
             if state.leader == Some(self.broker) {
-                partition.lead(reign(&topic.config, state));
+                partition.lead(reign(&config, state));
             } else {
                 partition.resign(LeaderHint { leader: state.leader, epoch: state.leader_epoch });
             }
         }
+    }
+
+    fn ours<'a>(
+        &self,
+        image: &'a ClusterImage,
+        id: PartitionId,
+    ) -> Option<(&'a TopicImage, &'a PartitionImage)> {
+        let topic = image.topic(id.topic)?;
+        let state = topic.partition(id.index)?;
+        let replica = state.replica_on(self.broker)?;
+        (replica.shard == self.index).then_some((&**topic, state))
+    }
+
+    /// Acts on `image` from now on. Logs that it has no more are removed behind it.
+    pub fn publish(self: &Rc<Self>, image: Arc<ClusterImage>) {
+        let before = self.image.get();
+        let view = ImageView::derive(image, Some(&before));
+        let mut gone = self.partitions();
+        gone.retain(|partition| self.ours(&view.image, partition.id()).is_none());
         self.image.set(view);
         for partition in gone {
             self.partitions.borrow_mut().remove(&partition.id());

@@ -1,6 +1,7 @@
 //! A coordinator and a broker in this process, and a client that sends Kafka frames over a plain
 //! socket. Used by several test programs, each of which uses a part of it.
 #![expect(dead_code, unreachable_pub, reason = "every test program uses a part of it")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -154,6 +155,11 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, next_id: 1 }
+    }
+
+    /// The same connection once more, to read while the other writes.
+    pub fn twin(&self) -> Self {
+        Self { stream: self.stream.try_clone().unwrap(), next_id: 1 }
     }
 
     /// Sends a request without waiting; gives its number.

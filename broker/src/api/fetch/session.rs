@@ -145,8 +145,8 @@ pub enum Kind {
 /// The sessions of one shard.
 #[derive(Debug)]
 pub struct Sessions {
-    sessions: HashMap<i32, Session>,
-    sessions_max: u64,
+    open: HashMap<i32, Session>,
+    open_max: u64,
     partitions_max: u64,
     idle_ns: u64,
     next_number: i32,
@@ -158,8 +158,8 @@ impl Sessions {
     /// not used for `idle_ms` gives way to a new one.
     pub fn new(sessions_max: u64, partitions_max: u64, idle_ms: u64) -> Self {
         Self {
-            sessions: HashMap::new(),
-            sessions_max,
+            open: HashMap::new(),
+            open_max: sessions_max,
             partitions_max,
             idle_ns: idle_ms.saturating_mul(1_000_000),
             next_number: 1,
@@ -169,12 +169,12 @@ impl Sessions {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.sessions.len()
+        self.open.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
+        self.open.is_empty()
     }
 
     /// Takes a request into its session and says what is to be read.
@@ -188,7 +188,7 @@ impl Sessions {
             let kind = if epoch == 0 { Kind::Opening } else { Kind::Sessionless };
             return Ok(Plan { wanted, kind });
         }
-        let session = self.sessions.get_mut(&id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
+        let session = self.open.get_mut(&id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
         if session.next_epoch != epoch {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
         }
@@ -245,7 +245,7 @@ impl Sessions {
             }
         }
         self.partitions += session.order.len() as u64;
-        self.sessions.insert(id, session);
+        self.open.insert(id, session);
         id
     }
 
@@ -258,7 +258,7 @@ impl Sessions {
         told: Told,
         has_data: bool,
     ) -> Mention {
-        let Some(session) = self.sessions.get_mut(&id) else { return Mention::Yes };
+        let Some(session) = self.open.get_mut(&id) else { return Mention::Yes };
         let place = session.places.get(key).copied();
         let Some(cached) = place.and_then(|place| session.order.get_mut(&place)) else {
             return Mention::Yes;
@@ -273,7 +273,7 @@ impl Sessions {
     }
 
     fn remove(&mut self, id: i32) {
-        if let Some(session) = self.sessions.remove(&id) {
+        if let Some(session) = self.open.remove(&id) {
             self.partitions -= session.order.len() as u64;
         }
     }
@@ -282,11 +282,11 @@ impl Sessions {
     /// long enough.
     fn make_room(&mut self, partitions: u64, now_ns: u64) -> bool {
         let fits = |this: &Self| {
-            (this.sessions.len() as u64) < this.sessions_max
+            (this.open.len() as u64) < this.open_max
                 && this.partitions + partitions <= this.partitions_max
         };
         while !fits(self) {
-            let oldest = self.sessions.iter().min_by_key(|(_, session)| session.used_ns);
+            let oldest = self.open.iter().min_by_key(|(_, session)| session.used_ns);
             let idle = oldest
                 .filter(|(_, session)| now_ns.saturating_sub(session.used_ns) >= self.idle_ns)
                 .map(|(id, _)| *id);
@@ -301,14 +301,14 @@ impl Sessions {
     /// Ids of different shards never meet: the number modulo the shards tells the shard.
     fn new_id(&mut self, (shard, shards): (u16, u16)) -> Option<i32> {
         // One attempt may go to the wrap.
-        for _ in 0..self.sessions.len() + 2 {
+        for _ in 0..self.open.len() + 2 {
             let number = self.next_number;
             let id = number
                 .checked_mul(i32::from(shards.max(1)))
                 .and_then(|id| id.checked_add(i32::from(shard)));
             self.next_number = if id.is_some() { number + 1 } else { 1 };
             if let Some(id) = id
-                && !self.sessions.contains_key(&id)
+                && !self.open.contains_key(&id)
             {
                 return Some(id);
             }
