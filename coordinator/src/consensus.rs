@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use levada_protocol::cluster::command::Command;
 
+use crate::storage::command_log::Room;
 use crate::storage::{Entry, Storage, StorageError};
 
 /// One member's part in deciding what the history is.
@@ -51,7 +52,8 @@ impl Consensus {
     /// may hear of a command before this has returned it.
     ///
     /// # Errors
-    /// [`StorageError`] when it cannot be told whether the commands are durable: the process must
+    /// [Harmless](StorageError::is_harmless) ones when what was proposed is dropped, as if it had
+    /// never been. With others it cannot be told whether the commands are durable: the process must
     /// end, its next start will tell.
     pub fn advance(&mut self) -> Result<Vec<Entry>, StorageError> {
         if self.proposed.is_empty() {
@@ -60,8 +62,25 @@ impl Consensus {
         let first = self.storage.next_index();
         let commands = std::mem::take(&mut self.proposed);
         let encoded: Vec<Vec<u8>> = commands.iter().map(Command::encode).collect();
-        self.storage.append(self.term, &encoded)?;
+        let is_spared = commands.iter().all(|command| room(command) == Room::Spare);
+        let room = if is_spared { Room::Spare } else { Room::Common };
+        self.storage.append(self.term, &encoded, room)?;
         let term = self.term;
         Ok((first..).zip(commands).map(|(index, command)| Entry { index, term, command }).collect())
+    }
+}
+
+/// What a command may use when the disk is full: brokers come and go even then, and what shrinks the
+/// image helps.
+fn room(command: &Command) -> Room {
+    match command {
+        Command::RegisterBroker { .. }
+        | Command::SetBrokerState { .. }
+        | Command::DeleteTopic { .. } => Room::Spare,
+        Command::CreateTopic { .. }
+        | Command::AddPartitions { .. }
+        | Command::ConfigureTopic { .. }
+        | Command::AllocateProducerIds { .. }
+        | Command::ConfirmReplicas { .. } => Room::Common,
     }
 }

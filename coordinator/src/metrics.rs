@@ -131,6 +131,8 @@ pub struct Metrics {
     pub brokers_fenced: Number,
     /// Brokers fenced because they were silent.
     pub leases_lapsed: Number,
+    /// Writes that were not begun because the disk is full.
+    pub storage_full: Number,
     /// Topics.
     pub topics: Number,
     /// Partitions.
@@ -158,6 +160,7 @@ impl Default for Metrics {
             brokers_alive: Number::default(),
             brokers_fenced: Number::default(),
             leases_lapsed: Number::default(),
+            storage_full: Number::default(),
             topics: Number::default(),
             partitions: Number::default(),
             leaderless: Number::default(),
@@ -237,6 +240,12 @@ impl Metrics {
                 "counter",
                 "Brokers fenced because they were silent.",
                 &self.leases_lapsed,
+            ),
+            (
+                "storage_full_total",
+                "counter",
+                "Writes that were not begun because the disk is full.",
+                &self.storage_full,
             ),
             ("topics", "gauge", "Topics.", &self.topics),
             ("partitions", "gauge", "Partitions.", &self.partitions),

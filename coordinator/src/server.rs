@@ -38,6 +38,12 @@ use subscribers::{ConnectionId, PushSender, Subscribers};
 /// How often leases are looked at, in ms.
 const TICK_MS: u64 = 100;
 
+/// How long until a snapshot is tried again, in ms.
+const SNAPSHOT_RETRY_MS: u64 = 10_000;
+
+/// At most one log line about a full disk in so long, in ms.
+const COMPLAINT_MS: u64 = 10_000;
+
 /// Events that wait for the loop; connections wait when there are more.
 pub const EVENTS_MAX: usize = 256;
 
@@ -90,6 +96,10 @@ pub struct Server {
     started: Instant,
     /// Since when nothing was appended, for the seal.
     appended_ms: u64,
+    /// When the next snapshot may be tried.
+    snapshot_from_ms: u64,
+    /// When the next complaint about a full disk may be made.
+    complain_from_ms: u64,
     now_ms: u64,
 }
 
@@ -129,6 +139,8 @@ impl Server {
             address,
             started: Instant::now(),
             appended_ms: 0,
+            snapshot_from_ms: 0,
+            complain_from_ms: 0,
             now_ms: 0,
             config,
         };
@@ -180,7 +192,10 @@ impl Server {
             }
         }
         let term = self.consensus.term();
-        self.consensus.storage_mut().seal(term)
+        match self.consensus.storage_mut().seal(term) {
+            Err(error) if error.is_harmless() => Ok(()),
+            outcome => outcome,
+        }
     }
 
     /// Looks at the clock; a long time without a look was a pause of our own.
@@ -205,18 +220,29 @@ impl Server {
     fn on_tick(&mut self) -> Result<(), StorageError> {
         let lapsed: Vec<_> = self.leases.lapsed(&self.image, self.now_ms).collect();
         for (broker, epoch) in lapsed {
-            tracing::warn!(%broker, "broker was silent for its session, it is fenced");
-            self.metrics.leases_lapsed.count();
             self.fence(broker, epoch)?;
+            if self.image.broker(broker).is_some_and(|known| known.state == BrokerState::Fenced) {
+                tracing::warn!(%broker, "broker was silent for its session, it is fenced");
+                self.metrics.leases_lapsed.count();
+            }
         }
-        let storage = self.consensus.storage();
-        if self.config.snapshot_log_bytes <= storage.log_bytes() {
-            let term = self.consensus.term();
-            self.consensus.storage_mut().write_snapshot(&self.image, term)?;
-            tracing::info!(index = self.image.index(), "coordinator wrote a snapshot");
+        let term = self.consensus.term();
+        let storage = self.consensus.storage_mut();
+        let is_long = self.config.snapshot_log_bytes <= storage.log_bytes();
+        let kept = if is_long && self.snapshot_from_ms <= self.now_ms {
+            // Not at every tick, should it fail.
+            self.snapshot_from_ms = self.now_ms + SNAPSHOT_RETRY_MS;
+            storage.write_snapshot(&self.image, term).inspect(|()| {
+                tracing::info!(index = self.image.index(), "coordinator wrote a snapshot");
+            })
         } else if self.appended_ms + TICK_MS <= self.now_ms {
-            let term = self.consensus.term();
-            self.consensus.storage_mut().seal(term)?;
+            storage.seal(term)
+        } else {
+            Ok(())
+        };
+        match kept {
+            Err(error) if error.is_harmless() => self.complain(&error),
+            outcome => outcome?,
         }
         self.update_metrics();
         Ok(())
@@ -452,7 +478,17 @@ impl Server {
     /// Applies whatever is committed now, and lets everybody know.
     fn advance(&mut self) -> Result<(), StorageError> {
         let before = Instant::now();
-        let committed = self.consensus.advance()?;
+        let committed = match self.consensus.advance() {
+            Err(error) if error.is_harmless() => {
+                self.complain(&error);
+                let refusal = Refusal::new(RefusalCode::Unavailable, error.to_string());
+                for reply in self.pending.drop_all() {
+                    self.finish(Answer::Refused(refusal.clone()), reply);
+                }
+                return Ok(());
+            }
+            committed => committed?,
+        };
         if !committed.is_empty() {
             let took = u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.metrics.commit.record(took);
@@ -465,6 +501,15 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// Tells that the disk is full, now and then.
+    fn complain(&mut self, error: &StorageError) {
+        self.metrics.storage_full.count();
+        if self.complain_from_ms <= self.now_ms {
+            self.complain_from_ms = self.now_ms + COMPLAINT_MS;
+            tracing::error!(%error, "coordinator cannot write");
+        }
     }
 
     /// Applies one committed command; gives the refusal if it did not fit.

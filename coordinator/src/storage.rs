@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use levada_protocol::cluster::command::Command;
 use levada_protocol::cluster::{ClusterId, ClusterImage, DecodeError};
 
-use command_log::CommandLog;
+use command_log::{CommandLog, Room};
 use identity::Identity;
 use layout::LayoutError;
 
@@ -42,6 +42,18 @@ pub enum StorageError {
         path: PathBuf,
         /// Its answer.
         source: io::Error,
+    },
+    /// There is no room. Nothing was changed, and it goes on when there is some again.
+    #[error("no room for {}: free some space", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
+    /// More than one write of the log can hold. Nothing was changed.
+    #[error("too much for one write to {}", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
     },
     /// Another process runs on the directory.
     #[error("{} is in use by another process: stop it first, or use another data_dir", path.display())]
@@ -137,6 +149,11 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether nothing was changed and the coordinator can go on.
+    pub fn is_harmless(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::TooLong { .. })
+    }
+
     fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }
@@ -245,9 +262,15 @@ impl Storage {
     /// Writes `commands` behind the last one. They are on stable storage when this returns.
     ///
     /// # Errors
-    /// [`StorageError::Io`]; what is on disk is unknown then, and only opening it again tells.
-    pub fn append(&mut self, term: u64, commands: &[Vec<u8>]) -> Result<(), StorageError> {
-        self.log.append(term, commands)
+    /// [Harmless](StorageError::is_harmless) ones when nothing was written. Otherwise what is on disk
+    /// is unknown, and only opening it again tells.
+    pub fn append(
+        &mut self,
+        term: u64,
+        commands: &[Vec<u8>],
+        room: Room,
+    ) -> Result<(), StorageError> {
+        self.log.append(term, commands, room)
     }
 
     /// Proves to later starts that everything appended so far was durable, so that damage to the
@@ -256,24 +279,30 @@ impl Storage {
     /// # Errors
     /// As [`append`](Self::append).
     pub fn seal(&mut self, term: u64) -> Result<(), StorageError> {
-        if self.log.is_sealed() { Ok(()) } else { self.log.append(term, &[]) }
+        if self.log.is_sealed() { Ok(()) } else { self.log.append(term, &[], Room::Spare) }
     }
 
     /// Writes a snapshot of `image`, which must show every command appended, starts a new log behind
     /// it and removes what no recovery needs any more.
     ///
     /// # Errors
-    /// [`StorageError::Io`]; only opening the directory again tells what is in use then.
+    /// [Harmless](StorageError::is_harmless) when there is no room: everything goes on, without a
+    /// snapshot. Otherwise only opening the directory again tells what is in use.
     pub fn write_snapshot(&mut self, image: &ClusterImage, term: u64) -> Result<(), StorageError> {
         assert_eq!(image.index() + 1, self.log.next_index(), "a snapshot covers the whole log");
         // In this order a snapshot without the log behind it is never left by a crash, so it shows
         // that a file was removed.
-        let log = CommandLog::create(&self.directory, self.identity, image.index() + 1)?;
+        self.log = CommandLog::create(&self.directory, self.identity, image.index() + 1)?;
         snapshot::write(&self.directory, self.identity, image, term)?;
-        self.log = log;
         let kept = self.snapshot_index;
         self.snapshot_index = image.index();
         self.remove_before(kept)
+    }
+
+    /// Tests: the log itself, to fill or break its disk.
+    #[cfg(test)]
+    pub(crate) fn log_mut(&mut self) -> &mut CommandLog {
+        &mut self.log
     }
 
     /// Removes snapshots before `kept` and logs that only hold commands up to `kept`.

@@ -30,6 +30,8 @@ pub struct Plan<'a> {
     policy: &'a Policy,
     loads: Loads,
     new_names: BTreeSet<TopicName>,
+    /// Topics that an earlier item changes.
+    changed: BTreeSet<TopicId>,
     new_topics: usize,
     new_partitions: usize,
     new_weight_bytes: usize,
@@ -43,6 +45,7 @@ impl<'a> Plan<'a> {
             policy,
             loads: Loads::of(image),
             new_names: BTreeSet::new(),
+            changed: BTreeSet::new(),
             new_topics: 0,
             new_partitions: 0,
             new_weight_bytes: 0,
@@ -112,6 +115,7 @@ impl<'a> Plan<'a> {
     /// The refusal that the asker gets.
     pub fn create_partitions(&mut self, new: &NewPartitions) -> Result<Command, Refusal> {
         let topic = self.find(&new.topic)?;
+        self.check_once(topic)?;
         let invalid = |message| Err(Refusal::new(RefusalCode::InvalidPartitions, message));
         let have = topic.partitions.len();
         let name = &topic.name;
@@ -171,6 +175,7 @@ impl<'a> Plan<'a> {
             ConfigResource::Topic(name) => self.find_named(name)?,
             ConfigResource::Broker(broker) => return self.alter_broker(*broker, alteration),
         };
+        self.check_once(topic)?;
         let replicas = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
         let replicas = u32::try_from(replicas).unwrap_or(u32::MAX);
         let configs =
@@ -330,6 +335,15 @@ impl<'a> Plan<'a> {
             ));
         }
         Ok(())
+    }
+
+    /// Items are planned on top of the image, not of each other: a topic can be changed by one only.
+    fn check_once(&mut self, topic: &TopicImage) -> Result<(), Refusal> {
+        if self.changed.insert(topic.id) {
+            return Ok(());
+        }
+        let message = format!("topic {} is changed twice in one request", topic.name);
+        Err(Refusal::new(RefusalCode::InvalidRequest, message))
     }
 
     fn free_name(&self, name: &str) -> Result<TopicName, Refusal> {

@@ -245,6 +245,17 @@ fn settings_change_only_when_they_differ() {
     refused(alter(&fixture, ConfigResource::Broker(None), "5"), RefusalCode::InvalidConfig);
 }
 
+#[test]
+fn a_topic_is_changed_by_one_item_of_a_request_only() {
+    let mut fixture = Fixture::with_brokers(1);
+    fixture.create("orders", 1, 1, &[]);
+    let mut plan = Plan::new(&fixture.image, &fixture.policy);
+    let grow =
+        |total| NewPartitions { topic: TopicRef::Name("orders".into()), total, assignment: None };
+    assert!(plan.create_partitions(&grow(2)).is_ok());
+    refused(plan.create_partitions(&grow(3)), RefusalCode::InvalidRequest);
+}
+
 // ---- brokers ----
 
 #[test]

@@ -117,6 +117,12 @@ impl Pending {
         self.requests.insert(request, Waiting { answer, reply, missing });
     }
 
+    /// Forgets every request: what it proposed was dropped. Gives where their replies go.
+    pub(super) fn drop_all(&mut self) -> Vec<oneshot::Sender<Reply>> {
+        self.commands.clear();
+        std::mem::take(&mut self.requests).into_values().map(|waiting| waiting.reply).collect()
+    }
+
     /// Notes that the command at `index` was applied, or refused; gives the request that now has
     /// everything it waited for.
     pub(super) fn on_applied(

@@ -435,3 +435,54 @@ fn a_restart_with_fewer_shards_moves_replicas() {
     let topic = world.server().image.topic_named("orders").unwrap();
     assert!(topic.partitions.iter().all(|partition| partition.replicas[0].shard.0 == 0));
 }
+
+#[test]
+fn a_full_disk_refuses_topics_and_lets_brokers_come_and_go() {
+    let mut world = World::new();
+    let registered = world.active_broker();
+    let log = world.server().consensus.storage_mut().log_mut();
+    log.disk_bytes = Some(crate::storage::command_log::GROWTH_BYTES);
+    let mut created = 0;
+    let refusal = loop {
+        match world.create(&[&format!("topic-{created}")], 500, Mode::Execute) {
+            Reply::Topics(reply) => assert!(reply.outcomes[0].is_ok()),
+            Reply::Refused(refusal) => break refusal,
+            other => panic!("{other:?}"),
+        }
+        created += 1;
+    };
+    assert_eq!(refusal.code, RefusalCode::Unavailable);
+    assert!(refusal.message.contains("free some space"), "{refusal}");
+    let before = world.server().image.clone();
+    world.at(SESSION_MS + TICK_MS);
+    assert_eq!(world.leader("topic-0"), None);
+    let again = world.register(1, 2);
+    assert!(registered.epoch < again.epoch);
+    let ack = world.heartbeat(again, again.index, Wish::Serve);
+    assert_eq!(ack.state, BrokerState::Active);
+    assert_eq!(world.server().image.topics().len(), before.topics().len());
+    world.server().consensus.storage_mut().log_mut().disk_bytes = None;
+    world.create(&["after"], 1, Mode::Execute);
+    assert_eq!(world.leader("after"), Some(1));
+    let image = world.server().image.clone();
+    world.crash();
+    assert_eq!(world.server().image, image);
+}
+
+#[test]
+fn a_failed_write_ends_the_loop_and_nobody_is_told_of_success() {
+    let mut world = World::new();
+    world.active_broker();
+    let mut follower = world.subscribe(0, 1 << 20);
+    drain(&mut follower);
+    world.server().consensus.storage_mut().log_mut().break_disk();
+    let topics = vec![new_topic("orders", Some(1), Some(1), &[])];
+    let request = Request::CreateTopics(CreateTopics { topics, mode: Mode::Execute });
+    let (reply, mut answered) = oneshot::channel();
+    let event = Event::Request { connection: Some(CONNECTION), request, reply };
+    assert!(world.server().on_event(event).is_err());
+    assert!(answered.try_recv().is_err());
+    assert!(drain(&mut follower).0.is_empty());
+    world.crash();
+    assert!(world.server().image.topic_named("orders").is_none());
+}

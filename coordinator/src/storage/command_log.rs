@@ -13,6 +13,24 @@ use super::{StorageError, file};
 const PREFIX: &str = "commands-";
 const SUFFIX: &str = ".log";
 
+/// A log grows by so many bytes at once, written as zeros before they are needed: a command for which
+/// there is no room is refused before anything of it is written.
+pub const GROWTH_BYTES: u64 = 256 << 10;
+
+/// So many bytes are kept for what must be written even when the disk is full, see [`Room`].
+pub const SPARE_BYTES: u64 = 64 << 10;
+
+const _: () = assert!(SPARE_BYTES < GROWTH_BYTES);
+
+/// What a write may use when the disk is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// Nothing: it can be refused.
+    Common,
+    /// What is kept for brokers that come and go, and for seals.
+    Spare,
+}
+
 /// The log that is written to.
 #[derive(Debug)]
 pub struct CommandLog {
@@ -21,9 +39,14 @@ pub struct CommandLog {
     salt: [u8; 16],
     /// Where the next frame goes.
     end: u64,
+    /// Where the room that was made ends.
+    room_end: u64,
     next_index: u64,
     is_sealed: bool,
     is_poisoned: bool,
+    /// Tests: the disk holds no more than so many bytes of this file.
+    #[cfg(test)]
+    pub(crate) disk_bytes: Option<u64>,
 }
 
 /// An opened log and what is in it.
@@ -69,9 +92,12 @@ impl CommandLog {
             file,
             salt,
             end,
+            room_end: end,
             next_index: first_index,
             is_sealed: true,
             is_poisoned: false,
+            #[cfg(test)]
+            disk_bytes: None,
         })
     }
 
@@ -98,15 +124,19 @@ impl CommandLog {
         if scan.header.first_index != first_index {
             return Err(corrupt(48, "its first index is not the one of its name"));
         }
-        let torn_bytes = bytes.len() - scan.end;
+        let rest = bytes.get(scan.end..).unwrap_or_default();
+        // Zeros are room that was made and not used.
+        let torn_bytes = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         if 0 < torn_bytes && !is_last {
             return Err(corrupt(scan.end, "its end is missing, though a later log exists"));
         }
         let file = open_file(path)?;
         let end = u64::try_from(scan.end).unwrap_or(u64::MAX);
+        let mut room_end = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if 0 < torn_bytes {
             file.set_len(end).map_err(StorageError::io("truncate", path))?;
             file.sync_all().map_err(StorageError::io("sync", path))?;
+            room_end = end;
         }
         let is_sealed = scan.frames.last().is_none_or(|frame| frame.commands.is_empty());
         let last_term = scan.frames.last().map_or(0, |frame| frame.term);
@@ -119,7 +149,18 @@ impl CommandLog {
         }
         let path = path.to_owned();
         let salt = scan.header.salt;
-        let log = Self { path, file, salt, end, next_index, is_sealed, is_poisoned: false };
+        let log = Self {
+            path,
+            file,
+            salt,
+            end,
+            room_end,
+            next_index,
+            is_sealed,
+            is_poisoned: false,
+            #[cfg(test)]
+            disk_bytes: None,
+        };
         let torn_bytes = u64::try_from(torn_bytes).unwrap_or(u64::MAX);
         Ok(Opened { log, commands, last_term, torn_bytes })
     }
@@ -142,26 +183,89 @@ impl CommandLog {
     /// Writes one frame and syncs it. No commands make a seal.
     ///
     /// # Errors
-    /// [`StorageError::Io`]. The log is poisoned then: it takes nothing more, for nobody knows what
-    /// of it is on disk.
-    pub fn append(&mut self, term: u64, commands: &[Vec<u8>]) -> Result<(), StorageError> {
+    /// [`StorageError::Full`] and [`StorageError::TooLong`] when nothing was written and the log goes
+    /// on. [`StorageError::Io`] poisons it: it takes nothing more, for nobody knows what of the frame
+    /// is on disk.
+    pub fn append(
+        &mut self,
+        term: u64,
+        commands: &[Vec<u8>],
+        room: Room,
+    ) -> Result<(), StorageError> {
         if self.is_poisoned {
             let source = io::Error::other("an earlier write failed");
             return Err(StorageError::Io { action: "append to", path: self.path.clone(), source });
         }
         let frame = layout::encode_frame(self.salt, self.next_index, term, commands)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))
-            .map_err(StorageError::io("append to", &self.path))?;
+            .ok_or_else(|| StorageError::TooLong { path: self.path.clone() })?;
+        let frame_bytes = u64::try_from(frame.len()).expect("a frame has a limit");
+        self.make_room(frame_bytes, room)?;
         self.is_poisoned = true;
         self.file
             .write_all_at(&frame, self.end)
             .map_err(StorageError::io("append to", &self.path))?;
         self.file.sync_data().map_err(StorageError::io("sync", &self.path))?;
         self.is_poisoned = false;
-        self.end += u64::try_from(frame.len()).expect("a frame has a limit");
+        self.end += frame_bytes;
         self.next_index += u64::try_from(commands.len()).expect("a frame has a limit");
         self.is_sealed = commands.is_empty();
         Ok(())
+    }
+
+    /// Makes sure that `bytes` behind the end are on the disk already, as zeros.
+    fn make_room(&mut self, bytes: u64, room: Room) -> Result<(), StorageError> {
+        let needed_end = self.end + bytes;
+        if needed_end + SPARE_BYTES <= self.room_end {
+            return Ok(());
+        }
+        match self.grow((needed_end + SPARE_BYTES).next_multiple_of(GROWTH_BYTES)) {
+            Err(StorageError::Full { .. })
+                if room == Room::Spare && needed_end <= self.room_end =>
+            {
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn grow(&mut self, room_end: u64) -> Result<(), StorageError> {
+        match self.write_zeros(room_end) {
+            Ok(()) => {
+                self.room_end = room_end;
+                Ok(())
+            }
+            Err(error) if file::is_full(&error) => {
+                // Others may need it more; what is left would be taken for torn otherwise.
+                self.file
+                    .set_len(self.room_end)
+                    .map_err(StorageError::io("truncate", &self.path))?;
+                Err(StorageError::Full { path: self.path.clone() })
+            }
+            Err(source) => {
+                Err(StorageError::Io { action: "extend", path: self.path.clone(), source })
+            }
+        }
+    }
+
+    fn write_zeros(&self, room_end: u64) -> io::Result<()> {
+        #[cfg(test)]
+        if self.disk_bytes.is_some_and(|disk_bytes| disk_bytes < room_end) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let zeros = [0; 4096];
+        let mut at = self.room_end;
+        while at < room_end {
+            let length = usize::try_from(room_end - at).unwrap_or(usize::MAX).min(zeros.len());
+            self.file.write_all_at(zeros.get(..length).unwrap_or_default(), at)?;
+            at += u64::try_from(length).expect("a page is short");
+        }
+        self.file.sync_data()
+    }
+
+    /// Tests: every write fails from now on, as on a disk that died.
+    #[cfg(test)]
+    pub(crate) fn break_disk(&mut self) {
+        self.file = File::open(&self.path).unwrap();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Files that are whole or not there, and directories that remember them.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use super::StorageError;
@@ -14,14 +14,33 @@ pub(super) fn sync_directory(directory: &Path) -> Result<(), StorageError> {
 
 /// Writes `bytes` to `name`: afterwards it is there, whole and durable; if interrupted, whatever was
 /// there before is.
+///
+/// # Errors
+/// [`StorageError::Full`] when there is no room; nothing has changed then.
 pub(super) fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
     let temporary = directory.join(format!("{name}.tmp"));
     let path = directory.join(name);
-    let mut file = File::create(&temporary).map_err(StorageError::io("create", &temporary))?;
-    file.write_all(bytes).map_err(StorageError::io("write", &temporary))?;
-    file.sync_all().map_err(StorageError::io("sync", &temporary))?;
+    if let Err(source) = write_synced(&temporary, bytes) {
+        if is_full(&source) {
+            // Whether or not it can be removed: it is in nobody's way but the disk's.
+            drop(fs::remove_file(&temporary));
+            return Err(StorageError::Full { path });
+        }
+        return Err(StorageError::Io { action: "write", path: temporary, source });
+    }
     fs::rename(&temporary, &path).map_err(StorageError::io("rename", &temporary))?;
     sync_directory(directory)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Whether there was no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Reads a whole file, after making sure that what is read is what is stored.

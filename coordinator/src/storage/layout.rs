@@ -27,6 +27,8 @@
 //!     32 |      | commands: length (4), bytes
 //! ```
 //!
+//! Behind the last frame there may be zeros: room that was made before it is needed.
+//!
 //! A frame that is not whole is *torn* if nothing whole follows it: its write was never finished and
 //! nothing in it was acknowledged. If a whole frame follows, the write had been finished, so the
 //! bytes were damaged since: *corrupt*. The salt keeps bytes inside a command from posing as a frame.

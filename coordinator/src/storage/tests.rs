@@ -43,7 +43,7 @@ fn create(storage: &mut Storage, fixture: &mut Fixture, name: &str) {
 }
 
 fn execute(storage: &mut Storage, fixture: &mut Fixture, command: &Command) {
-    storage.append(1, &[command.encode()]).unwrap();
+    storage.append(1, &[command.encode()], Room::Common).unwrap();
     drop(fixture.execute(command));
 }
 
@@ -94,25 +94,27 @@ fn a_restart_recovers_every_appended_command() {
 fn a_log_cut_anywhere_opens_with_a_whole_number_of_writes_and_goes_on() {
     let directory = TempDir::new().unwrap();
     let (mut storage, _) = open(directory.path()).unwrap();
-    let mut ends = vec![storage.log_bytes()];
-    let mut fixture = history(&mut storage, 0);
-    ends.push(storage.log_bytes());
-    create(&mut storage, &mut fixture, "cut");
-    ends.push(storage.log_bytes());
+    history(&mut storage, 1);
+    let end = usize::try_from(storage.log_bytes()).unwrap();
     drop(storage);
     let name = "commands-00000000000000000001.log";
-    let log = fs::read(directory.path().join(name)).unwrap();
+    let mut log = fs::read(directory.path().join(name)).unwrap();
+    // Without the room behind the last write.
+    log.truncate(end);
     let scratch = TempDir::new().unwrap();
     copy(directory.path(), scratch.path());
     for cut in 64..log.len() {
         fs::write(scratch.path().join(name), &log[..cut]).unwrap();
         let (mut storage, recovered) = open(scratch.path()).unwrap();
         let kept = storage.log_bytes();
-        assert_eq!(kept + recovered.torn_bytes, u64::try_from(cut).unwrap());
-        assert!(kept <= u64::try_from(cut).unwrap());
-        storage.append(2, &[]).unwrap();
-        drop(storage);
-        assert_eq!(open(scratch.path()).unwrap().1.torn_bytes, 0);
+        let whole = layout::scan(&log[..cut]).unwrap().end;
+        assert_eq!(kept, u64::try_from(whole).unwrap(), "cut at {cut}");
+        assert!(recovered.torn_bytes <= u64::try_from(cut - whole).unwrap());
+        if cut % 16 == 0 {
+            storage.append(2, &[], Room::Common).unwrap();
+            drop(storage);
+            assert_eq!(open(scratch.path()).unwrap().1.torn_bytes, 0);
+        }
     }
     fs::write(scratch.path().join(name), &log[..63]).unwrap();
     assert!(matches!(open(scratch.path()), Err(StorageError::Corrupt { .. })));
@@ -308,4 +310,53 @@ fn without_a_name_a_new_cluster_gets_a_random_one() {
         })
         .collect();
     assert_ne!(ids[0], ids[1]);
+}
+
+#[test]
+fn what_there_is_no_room_for_is_refused_before_anything_is_written() {
+    let directory = TempDir::new().unwrap();
+    let (mut storage, _) = open(directory.path()).unwrap();
+    let mut fixture = history(&mut storage, 1);
+    storage.log_mut().disk_bytes = Some(command_log::GROWTH_BYTES);
+    let command = |storage: &mut Storage, room| storage.append(1, &[vec![7; 1000]], room);
+    let full = loop {
+        if let Err(error) = command(&mut storage, Room::Common) {
+            break error;
+        }
+        fixture.image.skip_to(fixture.image.index() + 1);
+    };
+    assert!(matches!(full, StorageError::Full { .. }), "{full}");
+    assert!(full.is_harmless());
+    let left = command_log::GROWTH_BYTES - storage.log_bytes();
+    assert!((command_log::SPARE_BYTES..command_log::SPARE_BYTES + 2000).contains(&left), "{left}");
+    // What has to be written still is, up to the very end.
+    let mut spared = 0;
+    while command(&mut storage, Room::Spare).is_ok() {
+        spared += 1;
+    }
+    assert!(60 < spared, "{spared}");
+    assert!(command_log::GROWTH_BYTES - storage.log_bytes() < 2000);
+    // Space comes back, and it goes on by itself.
+    storage.log_mut().disk_bytes = None;
+    command(&mut storage, Room::Common).unwrap();
+    let end = storage.log_bytes();
+    drop(storage);
+    let path = directory.path().join("commands-00000000000000000001.log");
+    let scanned = fs::read(path).unwrap();
+    assert_eq!(u64::try_from(layout::scan(&scanned).unwrap().end).unwrap(), end);
+}
+
+#[test]
+fn a_log_that_failed_once_takes_nothing_more() {
+    let directory = TempDir::new().unwrap();
+    let (mut storage, _) = open(directory.path()).unwrap();
+    let fixture = history(&mut storage, 1);
+    storage.log_mut().break_disk();
+    for _ in 0..2 {
+        let error = storage.append(1, &[vec![7; 100]], Room::Common).unwrap_err();
+        assert!(!error.is_harmless(), "{error}");
+    }
+    drop(storage);
+    let (_, recovered) = open(directory.path()).unwrap();
+    assert_eq!(encode_image(&replay(recovered)), encode_image(&fixture.image));
 }
