@@ -1,0 +1,344 @@
+//! Collects records into batches, one open batch per partition: a batch is ready when the next record
+//! does not fit, or when it has lingered long enough. `[P]` The caller tells the time and brings the
+//! memory: a batch is opened with a [`Ticket`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::mem;
+use std::sync::Arc;
+
+use levada_record::{BatchBuilder, BuildError, Compression, HEADER_BYTES, NewRecord};
+
+use crate::partitioner::place_of_key;
+use crate::producer::ProducerRecord;
+use crate::producer::delivery::Ticket;
+use crate::retry::Chance;
+
+/// Most bytes a record takes beyond its key, value and headers.
+const RECORD_OVERHEAD_BYTES: usize = 48;
+/// Most bytes a header of a record takes beyond its key and value.
+const HEADER_OVERHEAD_BYTES: usize = 10;
+
+/// Bytes below which the limit of a topic's batches never falls.
+const BATCH_BYTES_MIN: usize = 1024;
+
+/// A batch that takes no more records.
+#[derive(Debug)]
+pub(crate) struct ReadyBatch {
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: i32,
+    pub(crate) builder: BatchBuilder,
+    pub(crate) ticket: Ticket,
+    pub(crate) opened_ms: u64,
+}
+
+#[derive(Debug)]
+struct OpenBatch {
+    builder: BatchBuilder,
+    ticket: Ticket,
+    opened_ms: u64,
+}
+
+#[derive(Debug)]
+struct Lanes {
+    topic: Arc<str>,
+    /// By rising index.
+    partitions: Vec<i32>,
+    /// Place in `partitions` where records without key go for now.
+    sticky: usize,
+    /// Most bytes of a batch before compression.
+    batch_bytes: usize,
+    open: BTreeMap<i32, OpenBatch>,
+}
+
+/// What became of a record.
+#[derive(Debug)]
+pub(crate) enum Pushed<'a> {
+    /// It is in a batch: its ticket and the record's place.
+    In { partition: i32, ticket: &'a Ticket, index: u32 },
+    /// It needs a batch to be opened: bring a ticket of so many bytes.
+    NoTicket { bytes: usize },
+    /// Nothing is known of the topic; bring its partitions.
+    NoTopic,
+    /// The topic has no such partition.
+    NoPartition { partition: i32, partitions: usize },
+}
+
+#[derive(Debug)]
+pub(crate) struct Batcher {
+    codec: Compression,
+    batch_bytes: usize,
+    linger_ms: u64,
+    chance: Chance,
+    topics: HashMap<Arc<str>, Lanes>,
+    ready: Vec<ReadyBatch>,
+}
+
+/// Most bytes that the record can take in an uncompressed batch of its own.
+pub(crate) fn batch_bytes_of(record: &ProducerRecord<'_>) -> usize {
+    HEADER_BYTES + record_bytes_max(record)
+}
+
+fn record_bytes_max(record: &ProducerRecord<'_>) -> usize {
+    let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+    let headers = record.headers.iter().map(|header| {
+        header.key.len().saturating_add(length(header.value)).saturating_add(HEADER_OVERHEAD_BYTES)
+    });
+    headers
+        .chain([length(record.key), length(record.value)])
+        .fold(RECORD_OVERHEAD_BYTES, usize::saturating_add)
+}
+
+impl Batcher {
+    pub(crate) fn new(
+        codec: Compression,
+        batch_bytes: usize,
+        linger_ms: u64,
+        chance: Chance,
+    ) -> Self {
+        let topics = HashMap::new();
+        Self { codec, batch_bytes, linger_ms, chance, topics, ready: Vec::new() }
+    }
+
+    /// Tells which partitions a topic has.
+    pub(crate) fn set_topic(&mut self, topic: &Arc<str>, partitions: Vec<i32>) {
+        if partitions.is_empty() {
+            return;
+        }
+        if let Some(lanes) = self.topics.get_mut(topic) {
+            lanes.partitions = partitions;
+        } else {
+            let lanes = Lanes {
+                topic: Arc::clone(topic),
+                sticky: self.chance.index(partitions.len()),
+                partitions,
+                batch_bytes: self.batch_bytes,
+                open: BTreeMap::new(),
+            };
+            self.topics.insert(Arc::clone(topic), lanes);
+        }
+    }
+
+    /// Puts the record into the open batch of its partition; opens one with the ticket where there
+    /// is none.
+    ///
+    /// # Errors
+    /// [`BuildError`] when no batch can take it.
+    pub(crate) fn push(
+        &mut self,
+        record: &ProducerRecord<'_>,
+        bought: &mut Option<Ticket>,
+        now_ms: u64,
+    ) -> Result<Pushed<'_>, BuildError> {
+        let Self { topics, ready, chance, codec, .. } = self;
+        let Some(lanes) = topics.get_mut(record.topic) else { return Ok(Pushed::NoTopic) };
+        let (partition, index) = loop {
+            let partition = match lanes.choose(record) {
+                Ok(partition) => partition,
+                Err(partition) => {
+                    let partitions = lanes.partitions.len();
+                    return Ok(Pushed::NoPartition { partition, partitions });
+                }
+            };
+            let Some(open) = lanes.open.get_mut(&partition) else {
+                let bytes = lanes.batch_bytes.max(batch_bytes_of(record));
+                let Some(ticket) = bought.take() else { return Ok(Pushed::NoTicket { bytes }) };
+                let builder = BatchBuilder::new(*codec).with_capacity(bytes.min(16 << 10));
+                lanes.open.insert(partition, OpenBatch { builder, ticket, opened_ms: now_ms });
+                continue;
+            };
+            let bytes = open.builder.uncompressed_bytes() + record_bytes_max(record);
+            let index = open.builder.record_count();
+            // The first record fits by any means: the ticket was bought for it.
+            let full = index > 0 && bytes > lanes.batch_bytes;
+            let ProducerRecord { timestamp, key, value, headers, .. } = *record;
+            let new = NewRecord { timestamp, key, value, headers };
+            match if full { Err(BuildError::Full) } else { open.builder.push(&new) } {
+                Ok(()) => break (partition, index),
+                // In a batch of its own it is another matter.
+                Err(_) if index > 0 => lanes.close(partition, ready, chance),
+                Err(error) => {
+                    lanes.open.remove(&partition);
+                    return Err(error);
+                }
+            }
+        };
+        let open = lanes.open.get(&partition).expect("the record was just put there");
+        Ok(Pushed::In { partition, ticket: &open.ticket, index })
+    }
+
+    /// Makes the batches of `topic` smaller, after its broker refused one of `batch_bytes`.
+    pub(crate) fn shrink(&mut self, topic: &str, batch_bytes: usize) {
+        if let Some(lanes) = self.topics.get_mut(topic) {
+            lanes.batch_bytes = lanes.batch_bytes.min(batch_bytes / 2).max(BATCH_BYTES_MIN);
+        }
+    }
+
+    /// Whether batches wait to be taken whatever the time is.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Takes the ready batches, those that have lingered, and with `all` the rest too. Per
+    /// partition in the order in which they were opened.
+    pub(crate) fn take(&mut self, now_ms: u64, all: bool) -> Vec<ReadyBatch> {
+        for lanes in self.topics.values_mut() {
+            let due: Vec<i32> = lanes
+                .open
+                .iter()
+                .filter(|(_, open)| all || open.opened_ms + self.linger_ms <= now_ms)
+                .map(|(partition, _)| *partition)
+                .collect();
+            for partition in due {
+                lanes.close(partition, &mut self.ready, &mut self.chance);
+            }
+        }
+        mem::take(&mut self.ready)
+    }
+
+    /// When the next open batch will have lingered long enough.
+    pub(crate) fn next_due_ms(&self) -> Option<u64> {
+        let open = self.topics.values().flat_map(|lanes| lanes.open.values());
+        open.map(|open| open.opened_ms + self.linger_ms).min()
+    }
+}
+
+impl Lanes {
+    /// The record's partition, or as error the one it wants and that is not there.
+    fn choose(&self, record: &ProducerRecord<'_>) -> Result<i32, i32> {
+        let place = match (record.partition, record.key) {
+            (Some(partition), _) => {
+                let found = self.partitions.binary_search(&partition);
+                return found.map(|_| partition).map_err(|_| partition);
+            }
+            (None, Some(key)) => place_of_key(key, self.partitions.len()),
+            (None, None) => self.sticky,
+        };
+        self.partitions.get(place).or(self.partitions.first()).copied().ok_or(-1)
+    }
+
+    /// The open batch becomes ready; records without key move on to another partition.
+    fn close(&mut self, partition: i32, ready: &mut Vec<ReadyBatch>, chance: &mut Chance) {
+        if self.partitions.get(self.sticky) == Some(&partition) && self.partitions.len() > 1 {
+            let step = 1 + chance.index(self.partitions.len() - 1);
+            self.sticky = (self.sticky + step) % self.partitions.len();
+        }
+        let Some(OpenBatch { builder, mut ticket, opened_ms }) = self.open.remove(&partition)
+        else {
+            return;
+        };
+        if builder.record_count() > 0 {
+            ticket.shrink(builder.uncompressed_bytes());
+            ready.push(ReadyBatch {
+                topic: Arc::clone(&self.topic),
+                partition,
+                builder,
+                ticket,
+                opened_ms,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINGER_MS: u64 = 5;
+
+    fn batcher(batch_bytes: usize, partitions: i32) -> Batcher {
+        let mut batcher = Batcher::new(Compression::None, batch_bytes, LINGER_MS, Chance::new(1));
+        batcher.set_topic(&Arc::from("t"), (0..partitions).collect());
+        batcher
+    }
+
+    #[track_caller]
+    fn push(batcher: &mut Batcher, record: &ProducerRecord<'_>, now_ms: u64) -> (i32, u32) {
+        match batcher.push(record, &mut Some(Ticket::for_test()), now_ms).unwrap() {
+            Pushed::In { partition, index, .. } => (partition, index),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn needed_bytes(batcher: &mut Batcher, record: &ProducerRecord<'_>) -> usize {
+        match batcher.push(record, &mut None, 0).unwrap() {
+            Pushed::NoTicket { bytes } => bytes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn record(value: &[u8]) -> ProducerRecord<'_> {
+        ProducerRecord { topic: "t", value: Some(value), ..Default::default() }
+    }
+
+    #[test]
+    fn a_batch_is_ready_when_the_next_record_does_not_fit() {
+        let mut batcher = batcher(1000, 1);
+        let value = [0; 300];
+        assert_eq!(push(&mut batcher, &record(&value), 0), (0, 0));
+        assert_eq!(push(&mut batcher, &record(&value), 0), (0, 1));
+        assert!(!batcher.has_ready());
+        assert_eq!(push(&mut batcher, &record(&value), 0), (0, 0));
+        let ready = batcher.take(0, false);
+        assert_eq!(ready.len(), 1);
+        assert_eq!(ready[0].builder.record_count(), 2);
+        assert!(ready[0].builder.uncompressed_bytes() <= 1000);
+        // A record longer than a batch gets one for itself.
+        let long = [0; 5000];
+        assert_eq!(push(&mut batcher, &record(&long), 0), (0, 0));
+    }
+
+    #[test]
+    fn a_batch_is_ready_when_it_has_lingered() {
+        let mut batcher = batcher(1000, 2);
+        assert_eq!(batcher.next_due_ms(), None);
+        push(&mut batcher, &ProducerRecord { partition: Some(1), ..record(b"x") }, 10);
+        push(&mut batcher, &ProducerRecord { partition: Some(0), ..record(b"x") }, 12);
+        assert_eq!(batcher.next_due_ms(), Some(15));
+        assert!(batcher.take(14, false).is_empty());
+        assert_eq!(batcher.take(15, false).len(), 1);
+        assert_eq!(batcher.take(15, true).len(), 1);
+        assert_eq!(batcher.next_due_ms(), None);
+    }
+
+    #[test]
+    fn records_of_a_key_stay_together_and_others_stick_for_a_batch() {
+        let mut batcher = batcher(500, 8);
+        let keyed = ProducerRecord { key: Some(b"foobar"), ..record(b"x") };
+        let home = i32::try_from(place_of_key(b"foobar", 8)).unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            assert_eq!(push(&mut batcher, &keyed, 0).0, home);
+            let value = [0; 100];
+            let (partition, _) = push(&mut batcher, &record(&value), 0);
+            seen.insert(partition);
+        }
+        assert_eq!(seen.len(), 8, "all partitions get their share");
+        assert!(batcher.ready.len() > 40);
+    }
+
+    #[test]
+    fn what_is_not_there_is_said() {
+        let mut batcher = batcher(500, 2);
+        let other = ProducerRecord { topic: "u", ..record(b"") };
+        assert!(matches!(batcher.push(&other, &mut None, 0), Ok(Pushed::NoTopic)));
+        let third = ProducerRecord { partition: Some(2), ..record(b"") };
+        let pushed = batcher.push(&third, &mut None, 0).unwrap();
+        assert!(
+            matches!(pushed, Pushed::NoPartition { partition: 2, partitions: 2 }),
+            "{pushed:?}"
+        );
+    }
+
+    #[test]
+    fn a_topic_that_refused_a_batch_gets_smaller_ones() {
+        let mut batcher = batcher(100_000, 1);
+        assert_eq!(needed_bytes(&mut batcher, &record(b"")), 100_000);
+        batcher.shrink("t", 20_000);
+        assert_eq!(needed_bytes(&mut batcher, &record(b"")), 10_000);
+        batcher.shrink("t", 90_000);
+        assert_eq!(needed_bytes(&mut batcher, &record(b"")), 10_000);
+        batcher.shrink("t", 0);
+        assert_eq!(needed_bytes(&mut batcher, &record(b"")), BATCH_BYTES_MIN);
+    }
+}
