@@ -3,6 +3,8 @@
 
 #[path = "wire/peer.rs"]
 mod peer;
+#[path = "wire/crash.rs"]
+mod crash;
 
 use std::io::Write;
 use std::net::TcpStream;

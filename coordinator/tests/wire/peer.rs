@@ -24,6 +24,8 @@ pub(crate) struct Peer {
     image: Option<ClusterImage>,
     images_received: usize,
     next_request: u64,
+    /// Id of the request that was answered last.
+    last_reply: u64,
 }
 
 /// A broker's registration.
@@ -52,6 +54,7 @@ impl Peer {
             image: None,
             images_received: 0,
             next_request: 1,
+            last_reply: 0,
         }
     }
 
@@ -78,18 +81,29 @@ impl Peer {
     }
 
     pub(crate) fn ask(&mut self, request: Request) -> Reply {
+        self.send_request(request);
+        self.reply().expect("connection is open")
+    }
+
+    /// Sends a request whose reply is read later.
+    pub(crate) fn send_request(&mut self, request: Request) {
         let request_id = self.next_request;
         self.next_request += 1;
         let envelope =
             Envelope { cluster: self.cluster, request_id, message: Message::Request(request) };
         let frame = envelope.encode(MAX_REQUEST_BYTES).unwrap();
         self.send(&frame);
+    }
+
+    /// The next reply; `None` when the connection is closed.
+    pub(crate) fn reply(&mut self) -> Option<Reply> {
         loop {
-            let envelope = self.receive();
+            let envelope = self.try_receive()?;
             match envelope.message {
                 Message::Reply(reply) => {
-                    assert_eq!(envelope.request_id, request_id);
-                    return reply;
+                    self.last_reply += 1;
+                    assert_eq!(envelope.request_id, self.last_reply);
+                    return Some(reply);
                 }
                 Message::Push(push) => self.on_push(push),
                 Message::Request(request) => panic!("was asked {request:?}"),
