@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use levada_protocol::cluster::frame::Envelope;
-use levada_protocol::cluster::reply::Registered;
+use levada_protocol::cluster::reply::{HeartbeatAck, Leave, Registered};
 use levada_protocol::cluster::request::{
     AlterConfigs, AlterKind, ConfigAlteration, ConfigChange, ConfigOp, ConfigResource,
-    CreatePartitions, CreateTopics, LastStop, NewPartitions, TopicRef,
+    CreatePartitions, CreateTopics, Heartbeat, LastStop, Mode, NewPartitions, TopicRef, Wish,
 };
 use levada_protocol::cluster::{Message, Push};
 use levada_record::id::{PartitionId, PartitionIndex};
@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::subscribers::{PushReceiver, push_queue};
 use super::*;
 use crate::controller::fixture::{new_topic, registration};
+use crate::controller::policy::ITEMS_MAX;
 
 const CONNECTION: ConnectionId = ConnectionId(1);
 const SESSION_MS: u64 = 5000;

@@ -1,5 +1,5 @@
 //! The command log: what is appended is on stable storage before anybody hears of it.
-//! One writer, blocking; the bytes are [`layout`](super::layout)'s.
+//! One writer, blocking; [`layout`] draws the bytes.
 
 use std::fs::File;
 use std::io;
