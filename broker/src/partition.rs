@@ -499,9 +499,9 @@ fn append_failure(error: AppendError) -> AppendFailure {
             AppendFailure::DiskFull { bytes }
         }
         AppendError::Removed => AppendFailure::UnknownPartition,
-        error @ (AppendError::Failed(_) | AppendError::Suspect { .. }) => {
-            AppendFailure::Storage(error.to_string())
-        }
+        error @ (AppendError::Failed(_)
+        | AppendError::Unreadable(_)
+        | AppendError::Suspect { .. }) => AppendFailure::Storage(error.to_string()),
     }
 }
 

@@ -74,7 +74,7 @@ fn records_come_back_byte_for_byte_but_for_offset_and_epoch() {
     let cluster = Cluster::start(1);
     cluster.create_topic("t", 1, &[]);
     let mut client = cluster.client();
-    let batches = [batch(&[b"a", b"b"]), batch(&[b"c"]), batch(&[&[7; 100_000]])];
+    let batches = [batch(&[b"a", b"b"]), batch(&[b"c"]), batch(&[&vec![7; 100_000]])];
     let mut expected = Vec::new();
     let mut base = 0;
     for sent in &batches {
@@ -375,7 +375,7 @@ fn what_is_wrong_with_a_batch_has_kafkas_code() {
     let mut bad = good.clone();
     bad[7] = 1;
     check("base offset", &bad, ErrorCode::InvalidRecord);
-    check("size", &batch(&[&[0; 20_000]]), ErrorCode::MessageTooLarge);
+    check("size", &batch(&[&vec![0; 20_000]]), ErrorCode::MessageTooLarge);
     assert_eq!(
         client.produce("t", 1, -1, &good).error_code,
         code(ErrorCode::UnknownTopicOrPartition)

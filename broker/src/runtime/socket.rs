@@ -260,18 +260,19 @@ mod tests {
         let parts: Vec<Vec<u8>> =
             (0..3000u32).map(|at| vec![at.to_le_bytes()[0]; at as usize]).collect();
         let expected = parts.concat();
-        let reader = std::thread::spawn(move || {
-            let mut received = Vec::new();
-            std::net::TcpStream::connect(address).unwrap().read_to_end(&mut received).unwrap();
-            received
-        });
-        run(move || async move {
+        let reader = run(move || async move {
             let listener = Listener::listen(sockets.pop().unwrap()).unwrap();
+            let reader = std::thread::spawn(move || {
+                let mut received = Vec::new();
+                std::net::TcpStream::connect(address).unwrap().read_to_end(&mut received).unwrap();
+                received
+            });
             let socket = listener.accept().await.unwrap();
             let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
             socket.send_all(&mut slices, || ()).await.unwrap();
             socket.finish();
             assert_eq!(socket.read(&mut [0; 8]).await.unwrap(), 0);
+            reader
         });
         assert!(reader.join().unwrap() == expected);
     }

@@ -222,7 +222,7 @@ impl Client {
         batch: &[u8],
     ) -> PartitionProduceResponse<'static> {
         let request = produce_request(topic, partition, acks, batch);
-        self.call(9, &request, |response| own(response.responses[0].partition_responses[0].clone()))
+        self.call(9, &request, |response| own(&response.responses[0].partition_responses[0]))
     }
 
     /// Fetches from one partition; gives the error and the bytes.
@@ -243,7 +243,7 @@ pub fn read_response<R: Request, T>(
     read(R::Response::decode_all(reader, version).unwrap())
 }
 
-fn own(response: PartitionProduceResponse<'_>) -> PartitionProduceResponse<'static> {
+fn own(response: &PartitionProduceResponse<'_>) -> PartitionProduceResponse<'static> {
     PartitionProduceResponse {
         index: response.index,
         error_code: response.error_code,
