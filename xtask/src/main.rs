@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's own tasks, one module each.
 
 mod codegen;
+mod conformance;
 mod flatbuffers;
 
 use clap::{Parser, Subcommand};
@@ -19,11 +20,14 @@ enum Task {
     Codegen,
     /// Makes the committed FlatBuffers code anew; needs the feature `flatc`.
     Flatbuffers,
+    /// Runs foreign Kafka clients against a fresh broker.
+    Conformance(conformance::Options),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Codegen => codegen::run(),
         Task::Flatbuffers => flatbuffers::run(),
+        Task::Conformance(options) => conformance::run(&options),
     }
 }
