@@ -162,27 +162,45 @@ impl Delivery {
     /// # Errors
     /// [`DeliveryError`].
     pub async fn wait(&self) -> Result<Ack, DeliveryError> {
-        let (mut outcome, mut index) = (Arc::clone(&self.outcome), self.index);
+        let (mut batch, mut index) = (Arc::clone(&self.outcome), self.index);
         loop {
-            let next = match outcome.wait().await {
-                Outcome::Failed(error) => return Err(error.clone()),
-                Outcome::Delivered { base, append_time } => {
-                    let offset = base.map(|base| base.advance(index));
-                    return Ok(Ack {
-                        partition: self.partition,
-                        offset,
-                        append_time: *append_time,
-                    });
-                }
-                Outcome::Split { at, low, .. } if index < *at => Arc::clone(low),
-                Outcome::Split { at, high, .. } => {
-                    index -= at;
-                    Arc::clone(high)
-                }
-            };
-            outcome = next;
+            match self.follow(batch.wait().await, index) {
+                Step::There(outcome) => return outcome,
+                Step::On(next, at) => (batch, index) = (next, at),
+            }
         }
     }
+
+    /// The outcome, if there is one already.
+    pub fn outcome(&self) -> Option<Result<Ack, DeliveryError>> {
+        let (mut batch, mut index) = (Arc::clone(&self.outcome), self.index);
+        loop {
+            match self.follow(batch.get()?, index) {
+                Step::There(outcome) => return Some(outcome),
+                Step::On(next, at) => (batch, index) = (next, at),
+            }
+        }
+    }
+
+    /// The record's own outcome, or where to ask further.
+    fn follow(&self, outcome: &Outcome, index: u32) -> Step {
+        match outcome {
+            Outcome::Failed(error) => Step::There(Err(error.clone())),
+            Outcome::Delivered { base, append_time } => {
+                let offset = base.map(|base| base.advance(index));
+                let append_time = *append_time;
+                Step::There(Ok(Ack { partition: self.partition, offset, append_time }))
+            }
+            Outcome::Split { at, low, .. } if index < *at => Step::On(Arc::clone(low), index),
+            Outcome::Split { at, high, .. } => Step::On(Arc::clone(high), index - at),
+        }
+    }
+}
+
+/// A step on the way to a record's outcome.
+enum Step {
+    There(Result<Ack, DeliveryError>),
+    On(Arc<SetOnce<Outcome>>, u32),
 }
 
 /// Waits until all records of a batch have an outcome.
@@ -205,6 +223,7 @@ mod tests {
         let deliveries: Vec<_> = (0..6).map(|index| Delivery::new(&ticket, 3, index)).collect();
         let (low, high) = ticket.split(2);
         let (middle, top) = high.split(3);
+        assert!(deliveries.iter().all(|delivery| delivery.outcome().is_none()));
         let delivered = |base| Outcome::Delivered { base: Some(Offset(base)), append_time: None };
         low.resolve(delivered(10));
         middle.resolve(delivered(20));
