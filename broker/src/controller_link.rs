@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_lite::FutureExt as _;
@@ -67,18 +68,29 @@ pub struct Ask {
 #[derive(Debug, Clone)]
 pub struct ControllerHandle {
     asks: flume::Sender<Ask>,
+    connected: Arc<AtomicBool>,
 }
 
 /// The other end of a [`ControllerHandle`].
-pub type Asks = flume::Receiver<Ask>;
+#[derive(Debug)]
+pub struct Asks {
+    asked: flume::Receiver<Ask>,
+    connected: Arc<AtomicBool>,
+}
 
 /// A handle and its other end.
 pub fn controller_channel() -> (ControllerHandle, Asks) {
-    let (asks, receiver) = flume::bounded(ASKS_MAX);
-    (ControllerHandle { asks }, receiver)
+    let (asks, asked) = flume::bounded(ASKS_MAX);
+    let connected = Arc::new(AtomicBool::new(false));
+    (ControllerHandle { asks, connected: Arc::clone(&connected) }, Asks { asked, connected })
 }
 
 impl ControllerHandle {
+    /// Whether a coordinator is connected.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
     /// Asks the controller. A refusal is an error, too.
     ///
     /// # Errors
@@ -175,7 +187,6 @@ pub struct ControllerLink {
     acted_on: Cell<u64>,
     /// Tells the heartbeat that there is news.
     news: Bell,
-    connected: Cell<bool>,
     wish: Cell<Wish>,
     /// Which coordinator is tried next.
     next: Cell<usize>,
@@ -205,7 +216,6 @@ impl ControllerLink {
             image_moved: Bell::default(),
             acted_on: Cell::new(0),
             news: Bell::default(),
-            connected: Cell::new(false),
             wish: Cell::new(Wish::Serve),
             next: Cell::new(0),
             hint: RefCell::new(None),
@@ -217,11 +227,6 @@ impl ControllerLink {
     /// The registration in force, once there is one.
     pub fn registration(&self) -> Option<Registration> {
         self.registration.get()
-    }
-
-    /// Whether a coordinator is connected.
-    pub fn is_connected(&self) -> bool {
-        self.connected.get()
     }
 
     /// Waits for an image newer than `index`, or for a reason not to go on.
@@ -260,7 +265,7 @@ impl ControllerLink {
         let mut complaints = 0_u32;
         while !self.stopping.is_raised() && self.fatal.borrow().is_none() {
             let outcome = self.run_session().await;
-            let was_connected = self.connected.replace(false);
+            let was_connected = self.asks.connected.swap(false, Ordering::Relaxed);
             self.refuse_asks();
             if self.stopping.is_raised() {
                 return;
@@ -318,7 +323,7 @@ impl ControllerLink {
             Reply::Refused(refusal) => return Err(self.on_refusal(refusal)),
             _ => return Err(SessionError::Unexpected),
         }
-        self.connected.set(true);
+        self.asks.connected.store(true, Ordering::Relaxed);
         tracing::info!(coordinator = %session.peer(), "connected to the coordinator");
         self.carry_asks(session).or(self.beat(session)).await
     }
@@ -385,7 +390,7 @@ impl ControllerLink {
     }
 
     async fn carry_asks(&self, session: &Session) -> Result<(), SessionError> {
-        while let Ok(Ask { request, reply }) = self.asks.recv_async().await {
+        while let Ok(Ask { request, reply }) = self.asks.asked.recv_async().await {
             session.ask_for(request, reply).await?;
         }
         Ok(())
@@ -459,7 +464,7 @@ impl ControllerLink {
 
     /// Nobody waits for a connection that is not there.
     fn refuse_asks(&self) {
-        for ask in self.asks.try_iter() {
+        for ask in self.asks.asked.try_iter() {
             ask.reply.try_send(Err(ControllerError::Unavailable)).ok();
         }
     }

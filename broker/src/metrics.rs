@@ -110,7 +110,7 @@ metrics! {
     Counter disk_full_total "Times that room on the disk was refused.";
     Gauge tail_bytes "Memory of log tails in bytes.";
     Gauge store_failed "Shards whose log directory has failed.";
-    Gauge image_index "Index of the cluster image, summed over shards.";
+    Gauge image_index "Index of the cluster image that the broker acts on.";
     Gauge controller_connected "1 while the coordinator is connected.";
 }
 

@@ -191,8 +191,10 @@ impl Partition {
 
     /// Stops leading. Everyone who waits is told; their batches may be in the log.
     pub fn resign(&self, hint: LeaderHint) {
-        *self.role.borrow_mut() = Role::Other(hint);
-        self.fail_everyone(&AppendFailure::NotLeader);
+        let before = std::mem::replace(&mut *self.role.borrow_mut(), Role::Other(hint));
+        if matches!(before, Role::Leader(_)) {
+            self.fail_everyone(&AppendFailure::NotLeader);
+        }
     }
 
     /// Fails everyone who waits: the log directory failed, or the partition goes.

@@ -6,6 +6,8 @@
 
 mod shard_main;
 mod image_pump;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -159,6 +161,8 @@ impl Broker {
             }
             supervisor.controls.push(control);
         }
+        #[cfg(test)]
+        let mail = senders.clone();
         if let Some(listener) = admin_listener {
             match Admin::start(listener, senders) {
                 Ok(admin) => supervisor.admin = Some(admin),
@@ -186,7 +190,16 @@ impl Broker {
                 ended.send(outcome).ok();
             })
             .map_err(StartError::Thread)?;
-        Ok(BrokerHandle { kafka_address, admin_address, broker, stop, end, thread: Some(thread) })
+        Ok(BrokerHandle {
+            kafka_address,
+            admin_address,
+            broker,
+            stop,
+            end,
+            thread: Some(thread),
+            #[cfg(test)]
+            mail,
+        })
     }
 }
 
@@ -221,6 +234,9 @@ pub struct BrokerHandle {
     stop: flume::Sender<()>,
     end: flume::Receiver<Result<(), String>>,
     thread: Option<JoinHandle<()>>,
+    /// For tests that break a shard.
+    #[cfg(test)]
+    mail: Vec<crate::shard::mailbox::MailSender>,
 }
 
 impl BrokerHandle {

@@ -291,7 +291,11 @@ impl Shard {
         metrics.response_budget_limit_bytes.set(self.responses.limit_bytes());
         metrics.append_budget_bytes.set(self.pressure.held_bytes());
         metrics.append_budget_limit_bytes.set(self.config.shard_append_bytes);
-        metrics.image_index.set(self.image.get().image.index());
+        // Figures of the whole broker: told by one shard, so that they are not added up.
+        if self.index.0 == 0 {
+            metrics.image_index.set(self.image.get().image.index());
+            metrics.controller_connected.set(u64::from(self.controller.is_connected()));
+        }
         let partitions = self.partitions();
         let sum = |figure: &dyn Fn(&Partition) -> u64| -> u64 {
             partitions.iter().map(|partition| figure(partition)).sum()

@@ -279,7 +279,7 @@ fn transactions_are_refused_with_a_clear_code() {
         ..InitProducerIdRequest::default()
     };
     let refused = client.call(4, &request, |response| response.error_code);
-    assert_eq!(refused, code(ErrorCode::TransactionalIdAuthorizationFailed));
+    assert_eq!(refused, code(ErrorCode::UnsupportedVersion));
 }
 
 #[test]

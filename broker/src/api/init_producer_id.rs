@@ -13,7 +13,7 @@ pub async fn handle(
     request: &InitProducerIdRequest<'_>,
 ) -> InitProducerIdResponse {
     if request.transactional_id.is_some() {
-        return refusal(ErrorCode::TransactionalIdAuthorizationFailed);
+        return refusal(ErrorCode::UnsupportedVersion);
     }
     // A producer that lost its sequence comes back with what it has; without transactions a new
     // identity is as good as a new epoch, and cannot clash with the old one.

@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use futures_lite::FutureExt as _;
 use levada_engine::SharedRuntime;
@@ -146,6 +146,10 @@ pub struct Connection {
     receiving: Cell<Option<Receiving>>,
     /// Since when a send makes no progress, in nanoseconds.
     sending_since_ns: Cell<Option<u64>>,
+    /// Nothing more is read; what was asked is still answered.
+    draining: Cell<bool>,
+    /// To wake the reader when the draining begins.
+    reader: RefCell<Option<Waker>>,
     closed: Flag,
     reason: RefCell<Option<CloseReason>>,
 }
@@ -169,6 +173,8 @@ impl Connection {
             requests_seen: Cell::new(0),
             receiving: Cell::new(None),
             sending_since_ns: Cell::new(None),
+            draining: Cell::new(shard.stopping.is_raised()),
+            reader: RefCell::default(),
             closed: Flag::default(),
             reason: RefCell::default(),
         })
@@ -221,6 +227,15 @@ impl Connection {
         self.socket.peer()
     }
 
+    /// Reads no more, answers what was asked, then ends.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        let reader = self.reader.borrow_mut().take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
     /// Ends the connection; replies that are owed are not sent.
     pub fn close(&self, reason: CloseReason) {
         self.reason.borrow_mut().get_or_insert(reason);
@@ -233,7 +248,7 @@ impl Connection {
     async fn read_all(&self, context: &Rc<Context>) -> Result<(), CloseReason> {
         let shard = &context.shard;
         loop {
-            let Some(head) = self.read_head(shard).await? else { break };
+            let Some(head) = self.read_head(&shard.config).await? else { break };
             let held = self.read_body(shard, head).await?;
             let Some(held) = held else { break };
             let frame = self.buffer.borrow_mut().next_frame()?;
@@ -242,14 +257,14 @@ impl Connection {
             shard.runtime.yield_if_needed().await;
         }
         // The client sends nothing more, or the broker stops: what is owed is still paid.
-        self.until(VecDeque::is_empty).await;
+        self.until(|slots| slots.is_empty() && self.sending_since_ns.get().is_none()).await;
         Ok(())
     }
 
     /// Reads until the API of the next request is known and may begin. `None` when none comes.
-    async fn read_head(&self, shard: &Shard) -> Result<Option<Head>, CloseReason> {
+    async fn read_head(&self, config: &BrokerConfig) -> Result<Option<Head>, CloseReason> {
         loop {
-            if shard.stopping.is_raised() {
+            if self.draining.get() {
                 return Ok(None);
             }
             let (missing, key) = {
@@ -265,7 +280,7 @@ impl Connection {
                     let bytes = self.first_frame_bytes();
                     let api = ApiKey::from_i16(key);
                     self.receiving.set(None);
-                    self.until(|slots| may_begin(api, slots, &shard.config)).await;
+                    self.until(|slots| may_begin(api, slots, config)).await;
                     return Ok(Some(Head { bytes: bytes as u64 }));
                 }
                 (Some(0), None) => {
@@ -275,7 +290,7 @@ impl Connection {
                     if missing.is_some() {
                         self.clock_starts(HEAD_BYTES as u64);
                     }
-                    if self.read_some(shard).await? == 0 {
+                    if self.read_some().await? == 0 {
                         return Ok(None);
                     }
                 }
@@ -317,7 +332,7 @@ impl Connection {
                 return Ok(Some(FrameHold { shard, connection }));
             }
             self.clock_starts(head.bytes);
-            if self.read_some(shard).await? == 0 {
+            if self.read_some().await? == 0 {
                 return Ok(None);
             }
         }
@@ -350,11 +365,12 @@ impl Connection {
     }
 
     /// Reads what is there; 0 when the stream has ended or the broker stops.
-    async fn read_some(&self, shard: &Shard) -> Result<usize, CloseReason> {
+    async fn read_some(&self) -> Result<usize, CloseReason> {
         let bytes = poll_fn(|context| {
-            if shard.stopping.poll_raised(context).is_ready() {
+            if self.draining.get() {
                 return Poll::Ready(Ok(0));
             }
+            *self.reader.borrow_mut() = Some(context.waker().clone());
             let mut buffer = self.buffer.borrow_mut();
             self.socket.poll_read(context, buffer.spare_mut())
         })

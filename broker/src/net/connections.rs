@@ -84,6 +84,13 @@ impl Connections {
         }
     }
 
+    /// Has all of them read no more, answer what was asked, and end.
+    pub fn drain_all(&self) {
+        for connection in self.open.borrow().values() {
+            connection.drain();
+        }
+    }
+
     /// Closes all of them; replies that are owed are not sent any more.
     pub fn close_all(&self) {
         for connection in self.open.borrow().values() {

@@ -1,6 +1,7 @@
 //! Wake-ups between tasks of one shard. Knows no executor.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -54,6 +55,41 @@ impl Future for Wait<'_> {
     }
 }
 
+/// Wakers of tasks that wait for the same thing; each leaves when its wait ends, however that is.
+#[derive(Debug, Default)]
+struct Waiting {
+    next_place: Cell<u64>,
+    wakers: RefCell<BTreeMap<u64, Waker>>,
+}
+
+impl Waiting {
+    /// Keeps `waker` at the place of a waiter, which gets one when it has none.
+    fn keep(&self, place: &mut Option<u64>, waker: &Waker) {
+        let at = *place.get_or_insert_with(|| {
+            let next = self.next_place.get();
+            self.next_place.set(next + 1);
+            next
+        });
+        let mut wakers = self.wakers.borrow_mut();
+        match wakers.get_mut(&at) {
+            Some(known) => known.clone_from(waker),
+            None => drop(wakers.insert(at, waker.clone())),
+        }
+    }
+
+    fn leave(&self, place: Option<u64>) {
+        if let Some(place) = place {
+            self.wakers.borrow_mut().remove(&place);
+        }
+    }
+
+    fn wake_all(&self) {
+        for waker in self.wakers.take().into_values() {
+            waker.wake();
+        }
+    }
+}
+
 /// A flag that is raised once and that any number of tasks of one shard may wait for.
 #[derive(Debug, Clone, Default)]
 pub struct Flag {
@@ -63,16 +99,14 @@ pub struct Flag {
 #[derive(Debug, Default)]
 struct FlagInner {
     raised: Cell<bool>,
-    wakers: RefCell<Vec<Waker>>,
+    waiting: Waiting,
 }
 
 impl Flag {
     /// Raises it and wakes everyone.
     pub fn raise(&self) {
         self.inner.raised.set(true);
-        for waker in self.inner.wakers.take() {
-            waker.wake();
-        }
+        self.inner.waiting.wake_all();
     }
 
     /// Whether it was raised.
@@ -80,21 +114,36 @@ impl Flag {
         self.inner.raised.get()
     }
 
-    /// Ready once it was raised; else arranges to be woken.
-    pub fn poll_raised(&self, context: &mut Context<'_>) -> Poll<()> {
-        if self.is_raised() {
+    /// Waits until it was raised.
+    pub fn raised(&self) -> Raised<'_> {
+        Raised { flag: self, place: None }
+    }
+}
+
+/// See [`Flag::raised`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct Raised<'a> {
+    flag: &'a Flag,
+    place: Option<u64>,
+}
+
+impl Future for Raised<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.flag.is_raised() {
             return Poll::Ready(());
         }
-        let mut wakers = self.inner.wakers.borrow_mut();
-        if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
-            wakers.push(context.waker().clone());
-        }
+        let flag = self.flag;
+        flag.inner.waiting.keep(&mut self.place, context.waker());
         Poll::Pending
     }
+}
 
-    /// Waits until it was raised.
-    pub async fn raised(&self) {
-        std::future::poll_fn(|context| self.poll_raised(context)).await;
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.flag.inner.waiting.leave(self.place);
     }
 }
 
@@ -103,7 +152,7 @@ impl Flag {
 #[derive(Debug, Default)]
 pub struct Bell {
     count: Cell<u64>,
-    wakers: RefCell<Vec<Waker>>,
+    waiting: Waiting,
 }
 
 impl Bell {
@@ -115,24 +164,40 @@ impl Bell {
     /// Rings, and wakes everyone.
     pub fn ring(&self) {
         self.count.set(self.count.get() + 1);
-        for waker in self.wakers.take() {
-            waker.wake();
-        }
+        self.waiting.wake_all();
     }
 
     /// Waits until it has rung more than `seen` times.
-    pub async fn after(&self, seen: u64) {
-        std::future::poll_fn(|context| {
-            if self.count.get() > seen {
-                return Poll::Ready(());
-            }
-            let mut wakers = self.wakers.borrow_mut();
-            if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
-                wakers.push(context.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+    pub fn after(&self, seen: u64) -> After<'_> {
+        After { bell: self, seen, place: None }
+    }
+}
+
+/// See [`Bell::after`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct After<'a> {
+    bell: &'a Bell,
+    seen: u64,
+    place: Option<u64>,
+}
+
+impl Future for After<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.bell.count() > self.seen {
+            return Poll::Ready(());
+        }
+        let bell = self.bell;
+        bell.waiting.keep(&mut self.place, context.waker());
+        Poll::Pending
+    }
+}
+
+impl Drop for After<'_> {
+    fn drop(&mut self) {
+        self.bell.waiting.leave(self.place);
     }
 }
 
@@ -162,5 +227,25 @@ mod tests {
             block_on(wait);
         }
         block_on(flag.raised());
+    }
+
+    #[test]
+    fn who_gives_up_waiting_leaves_nothing_behind() {
+        let (flag, bell) = (Flag::default(), Bell::default());
+        for _ in 0..3 {
+            assert!(block_on(poll_once(flag.raised())).is_none());
+            assert!(block_on(poll_once(bell.after(0))).is_none());
+        }
+        assert!(flag.inner.waiting.wakers.borrow().is_empty());
+        assert!(bell.waiting.wakers.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_bell_that_rang_before_the_wait_is_not_missed() {
+        let bell = Bell::default();
+        let seen = bell.count();
+        bell.ring();
+        block_on(bell.after(seen));
+        assert!(block_on(poll_once(bell.after(seen + 1))).is_none());
     }
 }

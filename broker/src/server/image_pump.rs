@@ -61,7 +61,6 @@ impl ImagePump {
                 Err(ShardGone) => return,
             }
             self.link.acts_on(index);
-            self.shard.metrics.controller_connected.set(u64::from(self.link.is_connected()));
             let broker = self.shard.broker;
             let state = image.broker(broker).map(|broker| broker.state);
             if !is_prepared && state == Some(BrokerState::Active) {

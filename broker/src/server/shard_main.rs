@@ -183,6 +183,7 @@ async fn live(
                     link.wants_to_stop();
                 }
                 stopping.raise();
+                shard.connections.drain_all();
                 drain(&shard).await;
                 Report::Drained
             }

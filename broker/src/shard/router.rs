@@ -1,4 +1,4 @@
-//! Produce path n/9: finds the shard of a partition; a call on this one, mail to another; from
+//! Produce path 5/9: finds the shard of a partition; a call on this one, mail to another; from
 //! `api/produce.rs`; to `partition/leader.rs`.
 
 use std::future::Future;
