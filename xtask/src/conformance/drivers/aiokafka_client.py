@@ -30,6 +30,8 @@ def check(code, message=""):
 
 
 class AioKafka(harness.Adapter):
+    metadata_creates_topics = True
+
     def __init__(self, bootstrap):
         super().__init__(bootstrap)
         self.admin = run(self.make(AIOKafkaAdminClient))

@@ -74,6 +74,9 @@ class Adapter:
     # Whether a legacy change of settings keeps those that it does not name.
     legacy_keeps_others = False
 
+    # Whether asking for a topic's metadata asks for the topic too.
+    metadata_creates_topics = False
+
     def __init__(self, bootstrap):
         self.bootstrap = bootstrap
 
@@ -201,6 +204,8 @@ def describe_topic(client, topic, request):
 
 
 def unknown_topic(client, topic, request):
+    if client.metadata_creates_topics:
+        raise Unsupported("its request for metadata asks for the topic's creation")
     expect_failure(UNKNOWN_TOPIC_OR_PARTITION, lambda: client.partitions(topic))
 
 
