@@ -3,6 +3,20 @@
 use levada_client::{ClientError, ConnectError, Refusal};
 use levada_protocol::kafka::ErrorCode;
 
+/// The error and its causes, each that says something new.
+pub(crate) fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
 /// A sentence on what to do about `error`, when there is something to say.
 pub(crate) fn what_next(error: &anyhow::Error, bootstrap: &str) -> Option<String> {
     error.chain().find_map(|cause| {
@@ -82,6 +96,7 @@ mod tests {
         let error = ConnectError::Socket { address: "h:1".to_owned(), source };
         let error = anyhow::Error::from(ClientError::from(error)).context("list topics");
         assert!(what_next(&error, "h:1").unwrap().contains("levada dev"));
+        assert_eq!(sentence(&error), "list topics: connect to h:1: connection refused");
     }
 
     #[test]

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", hint::sentence(&error));
             if let Some(hint) = hint::what_next(&error, &cli.connect.bootstrap) {
                 eprintln!("hint: {hint}");
             }
