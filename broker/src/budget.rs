@@ -1,5 +1,5 @@
 //! Byte budgets: how much of something may be held at once. Whoever wants more waits its turn;
-//! permits may be given back from any thread. Not [P]: it wakes tasks, but it knows no executor.
+//! permits may be given back from any thread. Not `[P]`: it wakes tasks, but it knows no executor.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! What the cluster's history is made of. [P]
+//! What the cluster's history is made of. `[P]`
 //!
 //! A request is first [planned](plan): checked against the image and the configured limits, its
 //! choices made, a [`Command`](levada_protocol::cluster::command::Command) written down. Once the

@@ -1,4 +1,4 @@
-//! [P] The running digest of a log: a wrapping sum over its batches that is equal on every replica
+//! `[P]` The running digest of a log: a wrapping sum over its batches that is equal on every replica
 //! and can be subtracted, so any range between two known positions has a digest of its own.
 
 use levada_record::{BatchHeader, PartitionUid};

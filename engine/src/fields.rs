@@ -1,4 +1,4 @@
-//! [P] Fixed-width little-endian fields of our own files: written by [`FieldWriter`], read by the total
+//! `[P]` Fixed-width little-endian fields of our own files: written by [`FieldWriter`], read by the total
 //! [`FieldReader`]. Formats are drawn in `docs/formats/storage.md`.
 
 use levada_record::{

@@ -1,4 +1,4 @@
-//! [P] The durable bytes of a log that stand only in the journal: what write-behind owes to the segments.
+//! `[P]` The durable bytes of a log that stand only in the journal: what write-behind owes to the segments.
 
 use std::collections::VecDeque;
 

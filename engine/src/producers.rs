@@ -1,4 +1,4 @@
-//! [P] What a log remembers of its idempotent producers: per producer the epoch and the last five batches, so
+//! `[P]` What a log remembers of its idempotent producers: per producer the epoch and the last five batches, so
 //! that a repeated batch is answered with its first offset and a gap is refused.
 //! Source: KIP-98, and the checks that Kafka's brokers make.
 

@@ -1,4 +1,4 @@
-//! [P] Which sealed segments go: by the age of their newest record, and by the size of the log.
+//! `[P]` Which sealed segments go: by the age of their newest record, and by the size of the log.
 
 /// What retention looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What brokers and coordinators say to each other, and the cluster image both hold. [P]
+//! What brokers and coordinators say to each other, and the cluster image both hold. `[P]`
 //!
 //! A connection carries [frames](frame): length-prefixed, checksummed, each with one FlatBuffers
 //! message. Neither side touches the generated code: [`Envelope::encode`] and [`Envelope::decode`]

@@ -1,4 +1,4 @@
-//! Our errors as Kafka's codes. [P] Every match is exhaustive: a new error needs a decision here.
+//! Our errors as Kafka's codes. `[P]` Every match is exhaustive: a new error needs a decision here.
 #![deny(clippy::wildcard_enum_match_arm, clippy::match_wildcard_for_single_variants)]
 
 use levada_protocol::cluster::RefusalCode;

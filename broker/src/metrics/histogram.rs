@@ -1,4 +1,4 @@
-//! A latency histogram of one shard: fixed buckets, no locks. [P]
+//! A latency histogram of one shard: fixed buckets, no locks. `[P]`
 
 use std::cell::Cell;
 

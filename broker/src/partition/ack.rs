@@ -1,5 +1,5 @@
 //! Produce path 9/9: who waits for which offset, freed by the watermark; from the engine's rounds
-//! through `partition.rs`; to `net/connection.rs`. [P]
+//! through `partition.rs`; to `net/connection.rs`. `[P]`
 //!
 //! A producer with acks=1 waits for the log's own end, one with acks=all for the high watermark. A
 //! duplicate waits for the offsets of its original, so that it is never answered earlier.

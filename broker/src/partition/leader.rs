@@ -1,5 +1,5 @@
 //! Produce path 6/9: what the leader of one partition decides; from `shard/router.rs`; to
-//! `engine/log.rs`. [P]
+//! `engine/log.rs`. `[P]`
 //! Source: Kafka's leader, RELIABILITY of this project: durable before counted, min.insync.replicas
 //! checked before the append, leader epochs checked on every read.
 

@@ -135,7 +135,7 @@ pub fn probe(plan: &Plan) -> Facts {
     }
 }
 
-/// Says of every fact whether it will do, and if not, what will. [P]
+/// Says of every fact whether it will do, and if not, what will. `[P]`
 pub fn judge(facts: &Facts, plan: &Plan) -> Vec<Finding> {
     vec![
         judge_io_uring(&facts.io_uring),
@@ -148,7 +148,7 @@ pub fn judge(facts: &Facts, plan: &Plan) -> Vec<Finding> {
 }
 
 /// Buffer memory to register per shard: as wanted, or what the limit of locked memory leaves when
-/// another process of the same user may need as much. [P]
+/// another process of the same user may need as much. `[P]`
 pub fn io_memory_bytes(facts: &Facts, plan: &Plan) -> u64 {
     let wanted = plan.io_memory_bytes.max(IO_MEMORY_BYTES_MIN);
     let limit = match facts.memlock_bytes {

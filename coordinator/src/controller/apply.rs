@@ -1,4 +1,4 @@
-//! Commands to changes: the same everywhere and for ever. [P]
+//! Commands to changes: the same everywhere and for ever. `[P]`
 //!
 //! No limit, no clock, no choice that is not a function of image and command. A command that does
 //! not fit the image (any more) is refused and changes nothing; it stays in the log and is refused

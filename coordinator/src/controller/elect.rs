@@ -1,4 +1,4 @@
-//! Who leads a partition when a broker comes or goes. [P]
+//! Who leads a partition when a broker comes or goes. `[P]`
 //!
 //! The ISR holds the replicas that count for a commit. A replica that leaves it while fewer than
 //! min.insync.replicas remain goes to the ELR: nothing can be committed without it from then on, so

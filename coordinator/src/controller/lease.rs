@@ -1,4 +1,4 @@
-//! Who is alive at `now`. [P]
+//! Who is alive at `now`. `[P]`
 //!
 //! A broker is alive while its last heartbeat is younger than the session. Only time in which we
 //! could have heard counts: after a pause of our own, nobody is to blame for what we missed.

@@ -1,4 +1,4 @@
-//! Replicas onto brokers and shards. [P]
+//! Replicas onto brokers and shards. `[P]`
 //!
 //! Each replica goes to the broker with the least of them, on a rack that has none of the partition
 //! yet if there is one; the first replica, which leads, to the broker that leads least. On the

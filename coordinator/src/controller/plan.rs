@@ -1,4 +1,4 @@
-//! Requests to commands: everything is checked and every choice made here. [P]
+//! Requests to commands: everything is checked and every choice made here. `[P]`
 //!
 //! A [`Plan`] serves one request. It knows what the request's earlier items would add, so a limit is
 //! reached exactly, whatever the number of items; randomness is handed in.

@@ -1,4 +1,4 @@
-//! Limits and defaults that a controller plans by. [P]
+//! Limits and defaults that a controller plans by. `[P]`
 //! They may change from start to start: nothing that is applied depends on them.
 
 use levada_protocol::cluster::MAX_FRAME_BYTES;

@@ -1,4 +1,4 @@
-//! Topic settings: checked, put into their one spelling, altered. [P]
+//! Topic settings: checked, put into their one spelling, altered. `[P]`
 //! The table of settings is [`levada_record::topic_config`]'s.
 
 use std::collections::{BTreeMap, BTreeSet};

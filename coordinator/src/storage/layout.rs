@@ -1,4 +1,4 @@
-//! The bytes of a command log. [P] Integers are little-endian.
+//! The bytes of a command log. `[P]` Integers are little-endian.
 //!
 //! A file begins with 64 bytes:
 //!

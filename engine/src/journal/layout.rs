@@ -1,4 +1,4 @@
-//! [P] The bytes of a round: header, entry table, payloads, zero padding. Drawn in
+//! `[P]` The bytes of a round: header, entry table, payloads, zero padding. Drawn in
 //! `docs/formats/storage.md`; rules J3 to J7.
 //!
 //! | offset | size | field | endianness |

@@ -1,4 +1,4 @@
-//! [P] Which way appended bytes go: into the journal, or straight to their segment (J12).
+//! `[P]` Which way appended bytes go: into the journal, or straight to their segment (J12).
 
 /// This many waiting bytes or more of one log go straight to its segment.
 pub const THROUGH_MIN_BYTES: u64 = 64 << 10;

@@ -1,4 +1,4 @@
-//! [P] Sparse index of one segment: offset and time to byte, every [`INDEX_INTERVAL_BYTES`].
+//! `[P]` Sparse index of one segment: offset and time to byte, every [`INDEX_INTERVAL_BYTES`].
 
 use levada_record::Offset;
 

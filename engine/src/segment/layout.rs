@@ -1,4 +1,4 @@
-//! [P] Names, alignment and steps of growth of segment files.
+//! `[P]` Names, alignment and steps of growth of segment files.
 
 use levada_record::Offset;
 

@@ -1,4 +1,4 @@
-//! What coordinators replicate and keep in their command logs. [P]
+//! What coordinators replicate and keep in their command logs. `[P]`
 //!
 //! Everything that may differ between controllers (choices, random ids, configured limits) is
 //! settled before a command is made; applying one is the same everywhere and for ever. A command

@@ -1,4 +1,4 @@
-//! FlatBuffers to owned messages: total on any bytes. [P]
+//! FlatBuffers to owned messages: total on any bytes. `[P]`
 //!
 //! The verifier runs before anything is read. Its budget of visited bytes is a small multiple of the
 //! bytes at hand, so a message that names one part many times cannot grow when it is copied out.

@@ -1,4 +1,4 @@
-//! FlatBuffers to commands: total on any bytes. [P]
+//! FlatBuffers to commands: total on any bytes. `[P]`
 
 use levada_record::id::{BrokerId, ShardIndex};
 use levada_record::name::TopicName;

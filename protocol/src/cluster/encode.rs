@@ -1,4 +1,4 @@
-//! Owned messages to FlatBuffers. [P]
+//! Owned messages to FlatBuffers. `[P]`
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Commands to FlatBuffers. [P]
+//! Commands to FlatBuffers. `[P]`
 
 use flatbuffers::WIPOffset;
 

@@ -1,4 +1,4 @@
-//! Frames: how messages are cut out of a byte stream. [P]
+//! Frames: how messages are cut out of a byte stream. `[P]`
 //!
 //! All integers little-endian.
 //!

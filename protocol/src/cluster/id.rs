@@ -1,4 +1,4 @@
-//! Identities and epochs of the cluster's parts. [P]
+//! Identities and epochs of the cluster's parts. `[P]`
 
 use std::fmt;
 use std::str::FromStr;

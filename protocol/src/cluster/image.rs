@@ -1,4 +1,4 @@
-//! The cluster image: who is there and who leads what, and how one image becomes the next. [P]
+//! The cluster image: who is there and who leads what, and how one image becomes the next. `[P]`
 //!
 //! The controller makes changes, everyone applies them: the very same [`ClusterImage::apply`] runs
 //! in coordinators and brokers, so equal indexes mean equal images.

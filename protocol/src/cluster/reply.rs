@@ -1,4 +1,4 @@
-//! What a coordinator answers. [P]
+//! What a coordinator answers. `[P]`
 
 use levada_record::id::{BrokerId, ProducerId, TopicId};
 

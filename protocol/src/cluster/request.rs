@@ -1,4 +1,4 @@
-//! What a coordinator can be asked. [P]
+//! What a coordinator can be asked. `[P]`
 
 use levada_record::id::{BrokerId, PartitionId, TopicId};
 

@@ -1,4 +1,4 @@
-//! Java's partitioner: murmur2 of the key, positive, modulo the partitions. [P]
+//! Java's partitioner: murmur2 of the key, positive, modulo the partitions. `[P]`
 //! Source: `org.apache.kafka.common.utils.Utils.murmur2`.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! The rows of the matrix: what a client is asked to do, and what the broker must serve for it. [P]
+//! The rows of the matrix: what a client is asked to do, and what the broker must serve for it. `[P]`
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! Fetch sessions (KIP-227): a consumer that reads many partitions sends only what changed, and is
-//! told only what changed. [P]
+//! told only what changed. `[P]`
 //!
 //! A session is known by its id, made of a counter and the shard's number; a client that comes back on
 //! a connection to another shard is told that the session is unknown and starts over, which the
