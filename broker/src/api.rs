@@ -12,6 +12,17 @@ pub mod fetch;
 pub mod list_offsets;
 pub mod init_producer_id;
 pub mod offset_for_leader_epoch;
+pub mod change;
+pub mod create_topics;
+pub mod delete_topics;
+pub mod create_partitions;
+pub mod delete_records;
+pub mod describe_configs;
+pub mod alter_configs;
+pub mod incremental_alter_configs;
+pub mod describe_cluster;
+pub mod describe_topic_partitions;
+pub mod describe_log_dirs;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -32,6 +43,16 @@ pub const SERVED: &[ApiKey] = &[
     ApiKey::ApiVersions,
     ApiKey::InitProducerId,
     ApiKey::OffsetForLeaderEpoch,
+    ApiKey::CreateTopics,
+    ApiKey::DeleteTopics,
+    ApiKey::CreatePartitions,
+    ApiKey::DeleteRecords,
+    ApiKey::DescribeConfigs,
+    ApiKey::AlterConfigs,
+    ApiKey::IncrementalAlterConfigs,
+    ApiKey::DescribeCluster,
+    ApiKey::DescribeTopicPartitions,
+    ApiKey::DescribeLogDirs,
 ];
 
 /// What becomes of a request.
@@ -146,6 +167,84 @@ async fn handle(
                 reader, version,
             )?;
             asked.answer(&offset_for_leader_epoch::handle(context, &request).await)
+        }
+        _ => return administer(context, asked, frame).await,
+    })
+}
+
+/// Handles a request that asks for a change of the cluster, or how it is. What may wait for long
+/// keeps nothing of its frame.
+async fn administer(
+    context: &Rc<Context>,
+    asked: Asked,
+    frame: Frame,
+) -> Result<Outcome, levada_protocol::kafka::DecodeError> {
+    use levada_protocol::kafka as wire;
+    let version = asked.version;
+    let bytes = frame.bytes.clone();
+    let mut reader = Reader::new(&bytes);
+    // Read once already when the request began.
+    RequestHeader::decode(&mut reader).ok();
+    Ok(match asked.api {
+        ApiKey::CreateTopics => {
+            let request = wire::create_topics::CreateTopicsRequest::decode_all(reader, version)?;
+            let work = create_topics::handle(context, &request);
+            drop((bytes, frame));
+            asked.answer(&work.await)
+        }
+        ApiKey::DeleteTopics => {
+            let request = wire::delete_topics::DeleteTopicsRequest::decode_all(reader, version)?;
+            let work = delete_topics::handle(context, &request, version);
+            drop((bytes, frame));
+            asked.answer(&work.await)
+        }
+        ApiKey::CreatePartitions => {
+            let request =
+                wire::create_partitions::CreatePartitionsRequest::decode_all(reader, version)?;
+            let work = create_partitions::handle(context, &request);
+            drop((bytes, frame));
+            asked.answer(&work.await)
+        }
+        ApiKey::DeleteRecords => {
+            let request = wire::delete_records::DeleteRecordsRequest::decode_all(reader, version)?;
+            let work = delete_records::handle(context, &request);
+            drop((bytes, frame));
+            asked.answer(&work.await)
+        }
+        ApiKey::AlterConfigs => {
+            let request = wire::alter_configs::AlterConfigsRequest::decode_all(reader, version)?;
+            let work = alter_configs::handle(context, &request);
+            drop((bytes, frame));
+            asked.answer(&work.await)
+        }
+        ApiKey::IncrementalAlterConfigs => {
+            use wire::incremental_alter_configs::IncrementalAlterConfigsRequest;
+            let request = IncrementalAlterConfigsRequest::decode_all(reader, version)?;
+            let work = incremental_alter_configs::handle(context, &request);
+            drop((bytes, frame));
+            asked.answer(&work.await)
+        }
+        ApiKey::DescribeConfigs => {
+            let request =
+                wire::describe_configs::DescribeConfigsRequest::decode_all(reader, version)?;
+            asked.answer(&describe_configs::handle(context, &request))
+        }
+        ApiKey::DescribeCluster => {
+            let request =
+                wire::describe_cluster::DescribeClusterRequest::decode_all(reader, version)?;
+            asked.answer(&describe_cluster::handle(context, &request))
+        }
+        ApiKey::DescribeTopicPartitions => {
+            use wire::describe_topic_partitions::DescribeTopicPartitionsRequest;
+            let request = DescribeTopicPartitionsRequest::decode_all(reader, version)?;
+            let (view, names_max) =
+                (context.shard.image.get(), context.shard.config.admin_items_max);
+            asked.answer(&describe_topic_partitions::handle(&view, &request, names_max))
+        }
+        ApiKey::DescribeLogDirs => {
+            let request =
+                wire::describe_log_dirs::DescribeLogDirsRequest::decode_all(reader, version)?;
+            asked.answer(&describe_log_dirs::handle(context, &request).await)
         }
         other => Outcome::Close(CloseReason::Malformed(format!("{other} is not served"))),
     })

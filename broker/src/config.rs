@@ -122,6 +122,11 @@ settings! {
     cache_bytes: u64 = 64 << 20, "bytes";
     /// Most topics that may be asked for in one Metadata request.
     metadata_topics_max: u64 = 100_000, "topics";
+    /// Most topics, partitions or resources that one administrative request may name.
+    admin_items_max: u64 = 20_000, "items";
+    /// Longest time an administrative request may wait until its changes are in effect, whatever
+    /// the client asks for.
+    admin_timeout_max_ms: u64 = 300_000, "ms";
 }
 
 /// A setting that makes no sense; the broker does not start.
@@ -172,6 +177,8 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("journal_files_max", 2, 1024),
     ("cache_bytes", 0, 1 << 40),
     ("metadata_topics_max", 1, 1 << 30),
+    ("admin_items_max", 1, 1 << 30),
+    ("admin_timeout_max_ms", 1, 86_400_000),
 ];
 
 impl BrokerConfig {

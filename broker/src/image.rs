@@ -102,11 +102,18 @@ impl ImageCell {
 
     /// Waits until the image shows everything up to `index` (inclusive).
     pub async fn reached(&self, index: u64) {
+        self.until(|view| view.image.index() >= index).await;
+    }
+
+    /// Waits until `is_there` says yes; asked now, and whenever an image was swapped in.
+    pub async fn until(&self, is_there: impl Fn(&ImageView) -> bool) {
         loop {
             let seen = self.swapped.count();
-            if self.current.borrow().image.index() >= index {
+            let view = self.get();
+            if is_there(&view) {
                 return;
             }
+            drop(view);
             self.swapped.after(seen).await;
         }
     }

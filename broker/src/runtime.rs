@@ -7,3 +7,4 @@ pub mod lock;
 pub mod placement;
 pub mod preflight;
 pub mod socket;
+pub mod space;

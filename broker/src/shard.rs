@@ -5,6 +5,7 @@ pub mod mailbox;
 pub mod router;
 pub mod logs;
 pub mod producer_ids;
+pub mod removals;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -29,6 +30,7 @@ use crate::partition::{AppendRequest, Partition, ReadFailure, deadline_ns};
 use crate::runtime::event::Flag;
 use mailbox::{AppendMail, Mail, Mailbox};
 use producer_ids::ProducerIds;
+use removals::Removals;
 use router::Router;
 
 /// How often a shard looks at deadlines.
@@ -84,6 +86,8 @@ pub struct Shard {
     pub sessions: RefCell<Sessions>,
     /// Producer ids it may give out.
     pub producer_ids: ProducerIds,
+    /// Logs that are being removed.
+    pub removals: Removals,
     /// Raised when the broker stops.
     pub stopping: Flag,
     store: OnceCell<Rc<Store>>,
@@ -116,6 +120,7 @@ impl Shard {
             pressure: Rc::new(AppendPressure::new(config.shard_append_bytes)),
             sessions: RefCell::new(sessions),
             producer_ids: ProducerIds::default(),
+            removals: Removals::default(),
             stopping,
             store: OnceCell::new(),
             partitions: RefCell::default(),

@@ -115,6 +115,7 @@ impl Shard {
         for partition in gone {
             self.partitions.borrow_mut().remove(&partition.id());
             partition.fail_everyone(&AppendFailure::UnknownPartition);
+            self.removals.begin(partition.id().topic);
             let shard = Rc::clone(self);
             self.runtime.spawn(
                 "remove-log",
@@ -123,7 +124,10 @@ impl Shard {
                     drop(partition);
                     let Some(store) = shard.store().cloned() else { return };
                     match store.remove_log(id).await {
-                        Ok(()) => tracing::info!(partition = %id, "log removed"),
+                        Ok(()) => {
+                            tracing::info!(partition = %id, "log removed");
+                            shard.removals.end(id.topic);
+                        }
                         Err(error) => tracing::error!(partition = %id, %error, "remove a log"),
                     }
                 }),
