@@ -8,6 +8,8 @@ pub mod ack;
 pub mod append_job;
 pub mod pressure;
 pub mod watch;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -332,7 +334,11 @@ impl Partition {
         let ends = self.ends();
         let advance = match &mut *self.role.borrow_mut() {
             Role::Leader(leader) => leader.on_log_advanced(ends),
-            Role::Other(_) => None,
+            Role::Other(_) => {
+                // Nobody waits any more, but the memory of what was appended before comes back.
+                self.pressure.subtract(self.take_committed(ends.durable));
+                None
+            }
         };
         if let Some(advance) = advance {
             self.on_advance(advance);
