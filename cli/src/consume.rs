@@ -14,7 +14,7 @@ use levada_client::consumer::{
     Consumer, ConsumerOptions, OutOfRange, PartitionRecords, Position, VisitError,
 };
 use levada_client::{AutoCreate, Cluster};
-use levada_record::Offset;
+use levada_record::{Offset, Timestamp};
 use tokio::time::Duration;
 
 use crate::args::{ConnectArgs, Output};
@@ -67,9 +67,17 @@ pub(crate) fn run(args: &ConsumeArgs, to: &ConnectArgs) -> anyhow::Result<ExitCo
     };
     block_on(async {
         let cluster = connect(to).await?;
-        consume(args, &cluster, from.position(from::now()), &format).await
+        consume(args, &cluster, from.position(present()), &format).await
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The present.
+fn present() -> Timestamp {
+    #[expect(clippy::disallowed_methods, reason = "what the user means by ago")]
+    let now = std::time::SystemTime::now();
+    let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 async fn consume(

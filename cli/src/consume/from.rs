@@ -44,14 +44,6 @@ impl From {
     }
 }
 
-/// The present.
-pub(super) fn now() -> Timestamp {
-    #[expect(clippy::disallowed_methods, reason = "what the user means by ago")]
-    let now = std::time::SystemTime::now();
-    let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
 fn parse_time(text: &str) -> anyhow::Result<From> {
     if let Some(ago) = text.strip_prefix('-') {
         return parse_ago(ago);

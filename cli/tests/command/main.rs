@@ -5,7 +5,7 @@ mod errors;
 mod processes;
 mod records;
 mod restart;
-
+mod topics;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
@@ -24,6 +24,16 @@ fn levada() -> Command {
         }
     }
     command
+}
+
+/// So many lines.
+fn numbered(count: u32, line: impl Fn(u32) -> String) -> String {
+    let mut text = String::new();
+    for index in 0..count {
+        text.push_str(&line(index));
+        text.push('\n');
+    }
+    text
 }
 
 /// A port that was free a moment ago.

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::Stdio;
 
-use super::{Server, failed, run, succeeded};
+use super::{Server, failed, numbered, run, succeeded};
 
 fn server() -> (Server, tempfile::TempDir) {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -56,7 +56,7 @@ fn acks_stdin_keys_headers_and_places_are_kept() {
 #[test]
 fn reading_begins_and_ends_where_it_is_told_to() {
     let (server, _directory) = server();
-    let lines: String = (0..100).map(|index| format!("{index}\n")).collect();
+    let lines = numbered(100, |index| index.to_string());
     let report = run(&mut server.command(&["produce", "t", "-o", "json"]), lines.as_bytes());
     let report: serde_json::Value = serde_json::from_str(&succeeded(&report)).unwrap();
     assert_eq!(report["records"], 100);
