@@ -38,7 +38,9 @@ fn main() -> Result<(), BoxError> {
         Some(cpu) => CpuPlacement::Fixed(cpu.parse()?),
         None => CpuPlacement::Unbound,
     };
-    println!("appenders partitions  appends/s   p50 us   p99 us   max us  rounds/s  round KiB  raw p50 us  raw p99 us");
+    println!(
+        "appenders partitions  appends/s   p50 us   p99 us   max us  rounds/s  round KiB  raw p50 us  raw p99 us"
+    );
     for appenders in [16, 64] {
         let mut rates = Vec::new();
         for partitions in [1, 1000] {
@@ -173,8 +175,7 @@ async fn run(
 fn batch() -> Result<Vec<u8>, String> {
     let mut builder = BatchBuilder::new(Compression::None);
     let value = vec![b'v'; VALUE_BYTES];
-    let record =
-        NewRecord { timestamp: Timestamp(1), value: Some(&value), ..NewRecord::default() };
+    let record = NewRecord { timestamp: Timestamp(1), value: Some(&value), ..NewRecord::default() };
     builder.push(&record).map_err(|error| error.to_string())?;
     builder.finish().map_err(|error| error.to_string())
 }

@@ -114,6 +114,8 @@ pub async fn write_copy(
         }
         Err(error) => return Err(error),
     };
+    // While our write is under way whoever comes after us waits for it, even if we are killed (J24).
+    file.try_lock()?;
     let buffer = Buffer::padded_copy(&seal(magic, sequence, content), disk.block_bytes());
     let end = buffer.capacity() as u64;
     let length = file.length().await?;
@@ -134,16 +136,36 @@ pub async fn write_copy(
     Ok(())
 }
 
+/// Whether somebody may be writing what is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writers {
+    /// Nobody but us.
+    Ours,
+    /// A process that is going away; then the read is refused with `WouldBlock`.
+    Dying,
+}
+
 /// Reads one copy; syncs it first, so that what is believed now is still there after the next crash (J25).
 ///
 /// # Errors
 /// Of the disk; a missing or damaged file is not an error but a [`Copy`].
-pub async fn read_copy(disk: &dyn Disk, path: &Path, magic: [u8; 4]) -> io::Result<Copy> {
+pub async fn read_copy(
+    disk: &dyn Disk,
+    path: &Path,
+    magic: [u8; 4],
+    writers: Writers,
+) -> io::Result<Copy> {
     let file = match disk.open(path, OpenMode::Existing).await {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Copy::Missing),
         Err(error) => return Err(error),
     };
+    if writers == Writers::Dying
+        && let Err(error) = file.try_lock()
+    {
+        file.close().await?;
+        return Err(error);
+    }
     file.sync().await?;
     let length = file.length().await?;
     let block = disk.block_bytes() as u64;
@@ -167,8 +189,8 @@ impl BothCopies {
     /// # Errors
     /// Of the disk.
     pub async fn read(disk: &dyn Disk, stem: &Path, magic: [u8; 4]) -> io::Result<Self> {
-        let first = read_copy(disk, &copy_path(stem, 0), magic).await?;
-        let second = read_copy(disk, &copy_path(stem, 1), magic).await?;
+        let first = read_copy(disk, &copy_path(stem, 0), magic, Writers::Dying).await?;
+        let second = read_copy(disk, &copy_path(stem, 1), magic, Writers::Dying).await?;
         Ok(Self { found: [first, second] })
     }
 

@@ -1,4 +1,4 @@
-//! [P] Where each leader epoch starts in a log. Source: KIP-101, KIP-279.
+//! `[P]` Where each leader epoch starts in a log. Source: KIP-101, KIP-279.
 
 use levada_record::{LeaderEpoch, Offset};
 
@@ -18,11 +18,13 @@ impl EpochStarts {
         epochs
     }
 
-    /// Notes a batch of `epoch` at `base`.
-    pub(crate) fn note(&mut self, epoch: LeaderEpoch, base: Offset) {
-        if self.starts.last().is_none_or(|(last, _)| *last < epoch) {
+    /// Notes a batch of `epoch` at `base`. Whether the epoch starts with it.
+    pub(crate) fn note(&mut self, epoch: LeaderEpoch, base: Offset) -> bool {
+        let is_new = self.starts.last().is_none_or(|(last, _)| *last < epoch);
+        if is_new {
             self.starts.push((epoch, base));
         }
+        is_new
     }
 
     /// Forgets what starts at or behind `end`.

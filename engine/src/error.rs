@@ -31,6 +31,9 @@ pub enum AppendError {
         /// How much was asked for.
         bytes: u64,
     },
+    /// Disk: the end of the log could not be read; it may be tried again later.
+    #[error("{0}")]
+    Unreadable(String),
     /// Disk: the log directory failed; only a restart with recovery clears that.
     #[error("the log directory has failed: {0}")]
     Failed(String),

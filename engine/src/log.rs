@@ -87,6 +87,8 @@ pub(crate) struct BatchMark {
     pub(crate) end: Boundary,
     pub(crate) base: Offset,
     pub(crate) produced: Option<ProducedBatch>,
+    /// Whether a leader epoch starts with it: a fact that the next manifest must have.
+    pub(crate) starts_epoch: bool,
     pub(crate) appended_ms: i64,
     /// The round that holds it, once it has one.
     pub(crate) round: u64,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use levada_record::{LeaderEpoch, Offset, PartitionId, PartitionUid};
 
-use crate::copies::{BothCopies, Copy, copy_path, read_copy, write_copy};
+use crate::copies::{BothCopies, Copy, Writers, copy_path, read_copy, write_copy};
 use crate::digest::Digest;
 use crate::disk::Disk;
 use crate::fields::{FieldError, FieldReader, FieldWriter};
@@ -220,7 +220,8 @@ pub async fn read_meta(
     disk: &dyn Disk,
     directory: &Path,
 ) -> io::Result<(PartitionId, PartitionUid)> {
-    let copy = read_copy(disk, &directory.join("partition.meta"), META_MAGIC).await?;
+    let path = directory.join("partition.meta");
+    let copy = read_copy(disk, &path, META_MAGIC, Writers::Dying).await?;
     let damaged = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
     let Copy::Whole { content, .. } = copy else {
         return Err(damaged(format!("partition.meta in {}: {copy:?}", directory.display())));

@@ -36,6 +36,8 @@ use verify::{Recovered, recover_log};
 const LOGS_AT_ONCE: usize = 16;
 /// How long a start waits for a dying process to let go of its files.
 const HELD_FILES_WAIT: Duration = Duration::from_secs(30);
+/// Between two looks whether it has.
+const HELD_FILES_RETRY: Duration = Duration::from_millis(20);
 
 /// Whose directory it is to be, and for how many shards.
 #[derive(Debug, Clone)]
@@ -165,7 +167,29 @@ async fn read_start_record(
 
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_path_buf();
-    move |source| OpenError::Io { doing, path, source }
+    move |source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Held { path },
+        _ => OpenError::Io { doing, path, source },
+    }
+}
+
+/// Does `read` again while a process that is going away still writes what it reads (J24).
+async fn until_free<T>(
+    runtime: &SharedRuntime,
+    read: impl AsyncFn() -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
+    let started = runtime.now().monotonic_ns;
+    let limit = u64::try_from(HELD_FILES_WAIT.as_nanos()).unwrap_or(u64::MAX);
+    loop {
+        match read().await {
+            Err(OpenError::Held { .. })
+                if runtime.now().monotonic_ns.saturating_sub(started) <= limit =>
+            {
+                runtime.sleep(HELD_FILES_RETRY).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 async fn list_or_empty(disk: &dyn Disk, path: &Path) -> Result<Vec<String>, OpenError> {
@@ -182,6 +206,8 @@ pub(crate) struct OldShard {
     /// The journal's files; payloads are read from here.
     pub(crate) files: Vec<Slice>,
     pub(crate) found: FoundRounds,
+    /// Its last round was torn and dropped; the one before it is known to be durable.
+    pub(crate) has_dropped_last: bool,
     pub(crate) checkpoint: Option<Checkpoint>,
 }
 
@@ -203,7 +229,8 @@ pub async fn open_directory(
         let directory = shard_directory(root, ShardIndex(shard));
         disk.create_directory(&directory).await.map_err(io_error("create", &directory))?;
     }
-    let (sequence, record) = match read_start_record(disk.as_ref(), root).await? {
+    let found = until_free(&runtime, async || read_start_record(disk.as_ref(), root).await).await?;
+    let (sequence, record) = match found {
         Some(found) => found,
         None => {
             sync_ancestors(disk.as_ref(), root).await?;
@@ -274,9 +301,12 @@ async fn read_shards(
     let mut shards = Vec::new();
     for (index, uid) in (0u16..).zip(&record.shard_uids) {
         let directory = shard_directory(root, ShardIndex(index));
-        let found = Checkpoint::read(disk.as_ref(), &directory, record.incarnation)
-            .await
-            .map_err(io_error("read the checkpoint in", &directory))?;
+        let found = until_free(runtime, async || {
+            Checkpoint::read(disk.as_ref(), &directory, record.incarnation)
+                .await
+                .map_err(io_error("read the checkpoint in", &directory))
+        })
+        .await?;
         let checkpoint = match found {
             CheckpointFound::Whole(_, checkpoint) => Some(checkpoint),
             CheckpointFound::Lost(reason) => {
@@ -284,8 +314,13 @@ async fn read_shards(
                 None
             }
         };
-        let mut shard =
-            OldShard { index, files: Vec::new(), found: FoundRounds::default(), checkpoint };
+        let mut shard = OldShard {
+            index,
+            files: Vec::new(),
+            found: FoundRounds::default(),
+            has_dropped_last: false,
+            checkpoint,
+        };
         if !record.clean {
             shard.files = read_journal(disk, runtime, &directory).await?;
             let first = shard.checkpoint.as_ref().map_or(1, |c| c.first_needed_round);
@@ -313,6 +348,7 @@ fn drop_torn_payloads(shard: &mut OldShard, report: &mut RecoveryReport) {
     if !is_whole {
         report.torn.push((shard.index, last.round.identity.round));
         shard.found.rounds.pop();
+        shard.has_dropped_last = true;
     }
 }
 
@@ -359,20 +395,7 @@ pub(crate) async fn hold(
     path: &Path,
     try_lock: impl Fn() -> io::Result<()>,
 ) -> Result<(), OpenError> {
-    let started = runtime.now().monotonic_ns;
-    let limit = u64::try_from(HELD_FILES_WAIT.as_nanos()).unwrap_or(u64::MAX);
-    loop {
-        match try_lock() {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if runtime.now().monotonic_ns.saturating_sub(started) > limit {
-                    return Err(OpenError::Held { path: path.to_path_buf() });
-                }
-                runtime.sleep(Duration::from_millis(20)).await;
-            }
-            Err(error) => return Err(io_error("lock", path)(error)),
-        }
-    }
+    until_free(runtime, async || try_lock().map_err(io_error("lock", path))).await
 }
 
 /// What is known of one log before it is looked at.
@@ -435,7 +458,8 @@ async fn recover_logs(
     shards: &mut [OldShard],
     report: &mut RecoveryReport,
 ) -> Result<Vec<Recovered>, OpenError> {
-    let on_disk = adopt_orphans(disk, root, shards).await?;
+    let block_bytes = disk.block_bytes() as u64;
+    let on_disk = adopt_orphans(disk, runtime, root, shards).await?;
     loop {
         let mut logs = candidates(shards);
         for (uid, orphan) in &on_disk {
@@ -449,9 +473,12 @@ async fn recover_logs(
         for (uid, candidate) in logs {
             let directory =
                 partitions_directory(root).join(directory_name(candidate.checkpoint.partition));
-            let found = read_manifest(disk.as_ref(), &directory)
-                .await
-                .map_err(io_error("read the manifest in", &directory))?;
+            let found = until_free(runtime, async || {
+                read_manifest(disk.as_ref(), &directory)
+                    .await
+                    .map_err(io_error("read the manifest in", &directory))
+            })
+            .await?;
             folds.push((uid, candidate, directory, found));
         }
         let mut recovered: Vec<Recovered> = Vec::with_capacity(folds.len());
@@ -461,7 +488,7 @@ async fn recover_logs(
         loop {
             let mut batch = Vec::new();
             for (uid, candidate, directory, found) in waiting.by_ref().take(LOGS_AT_ONCE) {
-                let fold = fold_log(shared, record, uid, &candidate, found);
+                let fold = fold_log(shared, record, uid, &candidate, found, block_bytes);
                 batch.push(recover_log(disk, runtime, shared, record, candidate, directory, fold));
             }
             if batch.is_empty() {
@@ -478,6 +505,7 @@ async fn recover_logs(
         match torn.and_then(|shard| shards.get_mut(shard)) {
             Some(shard) => {
                 // A block of the last round did not reach its segment: the round never was (J4).
+                shard.has_dropped_last = true;
                 if let Some(last) = shard.found.rounds.pop() {
                     report.torn.push((shard.index, last.round.identity.round));
                 }
@@ -493,6 +521,7 @@ async fn recover_logs(
 /// A shard without any checkpoint still has its partitions' directories: manifest and journal decide (J30).
 async fn adopt_orphans(
     disk: &SharedDisk,
+    runtime: &SharedRuntime,
     root: &Path,
     shards: &[OldShard],
 ) -> Result<BTreeMap<PartitionUid, Candidate>, OpenError> {
@@ -503,9 +532,14 @@ async fn adopt_orphans(
     let known = candidates(shards);
     let partitions = partitions_directory(root);
     for name in list_or_empty(disk.as_ref(), &partitions).await? {
-        let Ok((partition, uid)) = read_meta(disk.as_ref(), &partitions.join(&name)).await else {
-            continue;
-        };
+        let directory = partitions.join(&name);
+        let meta = until_free(runtime, async || match read_meta(disk.as_ref(), &directory).await {
+            Ok(meta) => Ok(Some(meta)),
+            // Nobody can say whose it is; it will be moved aside.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
+            Err(error) => Err(io_error("read partition.meta in", &directory)(error)),
+        });
+        let Some((partition, uid)) = meta.await? else { continue };
         if !known.contains_key(&uid) {
             let checkpoint = empty_checkpoint(partition, uid);
             // Which shard it was is only known by its rounds.
@@ -530,6 +564,7 @@ fn fold_log(
     uid: PartitionUid,
     candidate: &Candidate,
     found: ManifestFound,
+    block_bytes: u64,
 ) -> Result<(u64, LogFold, crate::manifest::Manifest), String> {
     let (sequence, manifest) = match found {
         ManifestFound::Whole(sequence, manifest) => (sequence, manifest),
@@ -559,7 +594,7 @@ fn fold_log(
             }
         }
     }
-    fold.finish();
+    fold.finish(block_bytes);
     Ok((sequence, fold, manifest))
 }
 
@@ -615,6 +650,7 @@ async fn commit(
     let incarnation = record.incarnation + 1;
     let mut by_shard: Vec<Vec<LogSeed>> = vec![Vec::new(); usize::from(options.shards)];
     let mut kept: Vec<String> = Vec::new();
+    let mut leftovers: Vec<PathBuf> = Vec::new();
     for mut one in logs {
         if one.is_missing {
             continue;
@@ -627,6 +663,7 @@ async fn commit(
                 .map_err(io_error("write the manifest in", &one.directory))?;
         }
         kept.push(directory_name(one.seed.partition));
+        leftovers.extend(one.leftovers.iter().map(|name| one.directory.join(name)));
         let at = usize::from(shard.0) % by_shard.len().max(1);
         if let Some(shard) = by_shard.get_mut(at) {
             shard.push(one.seed);
@@ -669,6 +706,7 @@ async fn commit(
         .await
         .map_err(io_error("write the start record in", root))?;
     clean_up(disk, root, record, options.shards).await?;
+    remove_leftovers(disk, &leftovers).await?;
     Ok(OpenedDirectory { incarnation, directory_id: record.directory_id, seeds, report })
 }
 
@@ -694,6 +732,20 @@ async fn quarantine(
     }
     if !report.quarantined.is_empty() {
         disk.sync_directory(&aside).await.map_err(io_error("sync", &aside))?;
+    }
+    Ok(())
+}
+
+/// Removes segment files that nothing speaks of: manifest and journal were whole, so what is in them was never
+/// promised, or was given up for good.
+async fn remove_leftovers(disk: &SharedDisk, paths: &[PathBuf]) -> Result<(), OpenError> {
+    for path in paths {
+        tracing::info!(path = %path.display(), "a segment file without a segment is removed");
+        match disk.remove(path).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error("remove", path)(error)),
+        }
     }
     Ok(())
 }

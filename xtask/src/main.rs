@@ -2,7 +2,9 @@
 
 mod codegen;
 mod conformance;
+mod crash;
 mod flatbuffers;
+mod powercut;
 
 use clap::{Parser, Subcommand};
 
@@ -22,6 +24,14 @@ enum Task {
     Flatbuffers,
     /// Runs foreign Kafka clients against a fresh broker.
     Conformance(conformance::Options),
+    /// Kills a broker under load again and again, and looks for what it acknowledged.
+    Crash(crash::Options),
+    /// Cuts the power under a broker again and again, and looks for what it acknowledged.
+    Powercut(powercut::Options),
+    /// Fills a small file system under a broker.
+    Fulldisk(powercut::FulldiskOptions),
+    /// Measures the start with many segments, and with a full journal.
+    Starts(crash::starts::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -29,5 +39,9 @@ fn main() -> anyhow::Result<()> {
         Task::Codegen => codegen::run(),
         Task::Flatbuffers => flatbuffers::run(),
         Task::Conformance(options) => conformance::run(&options),
+        Task::Crash(options) => crash::run(&options),
+        Task::Powercut(options) => powercut::run(&options),
+        Task::Fulldisk(options) => powercut::run_fulldisk(&options),
+        Task::Starts(options) => crash::starts::run(&options),
     }
 }

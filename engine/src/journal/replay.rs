@@ -1,4 +1,4 @@
-//! [P] What a journal says: which rounds are there, and, folded over manifest and checkpoint, what each log must
+//! `[P]` What a journal says: which rounds are there, and, folded over manifest and checkpoint, what each log must
 //! be (J26, J28, J29). Nothing here reads or writes a disk.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::journal::layout::{AppendEntry, Entry, Place, Round, RoundAt, decode_round};
 use crate::manifest::{Manifest, SealedSegment};
 use crate::planted::{PlantedBug, is_planted};
-use crate::segment::layout::SegmentName;
+use crate::segment::layout::{SegmentName, align_down, align_up};
 
 /// A round and where its first byte lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,6 +155,10 @@ pub struct LogFold {
     pub was_truncated: bool,
     /// The last round that spoke of the log: index into the rounds.
     pub last_round_index: Option<usize>,
+    /// The last round that appended to the log: index into the rounds.
+    pub last_append_index: Option<usize>,
+    /// How many of the last expectations are that round's.
+    pub last_append_count: usize,
     /// First offset that the last round of all appended here, when it did.
     manifest_round: u64,
 }
@@ -186,6 +190,8 @@ impl LogFold {
             has_new_facts: false,
             was_truncated: false,
             last_round_index: None,
+            last_append_index: None,
+            last_append_count: 0,
             manifest_round,
         }
     }
@@ -276,6 +282,8 @@ impl LogFold {
             };
             overlay(ranges, Live { from, end, source });
         }
+        let is_same_round = self.last_append_index.replace(round_index) == Some(round_index);
+        self.last_append_count = if is_same_round { self.last_append_count + 1 } else { 1 };
         self.end = Expectation { end: append.end, digest: append.digest };
         self.end_place = Some(Place { segment: append.segment, byte: append.byte_end });
         self.expectations.push(self.end);
@@ -290,6 +298,7 @@ impl LogFold {
             }
         }
         self.expectations.retain(|expectation| expectation.end <= to.end);
+        self.last_append_count = 0;
         if is_new {
             self.has_new_facts = true;
             if let Some(index) = self.segments.iter().position(|s| s.name == place.segment) {
@@ -324,8 +333,22 @@ impl LogFold {
         }
     }
 
+    /// The log's digest where `segment` begins.
+    pub fn digest_at_base(&self, segment: SegmentName) -> Digest {
+        let before = self.segments.iter().take_while(|other| other.name != segment);
+        before.filter_map(|other| other.sealed).last().map_or(self.base_digest, |s| s.digest)
+    }
+
+    /// Begins the walk at the log's very first byte.
+    pub fn walk_whole(&mut self) {
+        if let Some(first) = self.segments.first() {
+            self.walk_from = Some(Place { segment: first.name, byte: 0 });
+            self.walk_start = Expectation { end: first.name.base, digest: self.base_digest };
+        }
+    }
+
     /// Drops what belongs to segments that are gone, and begins the walk where the log begins now.
-    pub fn finish(&mut self) {
+    pub fn finish(&mut self, block_bytes: u64) {
         let segments = &self.segments;
         self.ranges.retain(|name, ranges| {
             !ranges.is_empty() && segments.iter().any(|segment| segment.name == *name)
@@ -345,6 +368,26 @@ impl LogFold {
         }
         if self.end_place.as_ref().is_none_or(is_gone) {
             self.end_place = Some(Place { segment: first, byte: 0 });
+        }
+        self.forget_synced(block_bytes);
+    }
+
+    /// What lies below the checkpoint is in the segments. It must not be written again: the journal may have let go of
+    /// the other bytes of its first block already, and a crash while that block is written would take them (J11).
+    fn forget_synced(&mut self, block_bytes: u64) {
+        let Some(place) = self.walk_from else { return };
+        for (name, ranges) in &mut self.ranges {
+            if *name == place.segment {
+                let first = align_down(place.byte, block_bytes);
+                let from = if is_journaled(ranges, first, place.byte) {
+                    first
+                } else {
+                    align_up(place.byte, block_bytes)
+                };
+                cut_front(ranges, from);
+            } else if *name < place.segment {
+                ranges.clear();
+            }
         }
     }
 }
@@ -374,6 +417,29 @@ fn cut(ranges: &mut Vec<Live>, byte: u64) {
     for live in ranges {
         live.end = live.end.min(byte);
     }
+}
+
+fn cut_front(ranges: &mut Vec<Live>, byte: u64) {
+    ranges.retain(|live| live.end > byte);
+    for live in ranges {
+        if live.from < byte {
+            live.source = moved(live.source, byte - live.from);
+            live.from = byte;
+        }
+    }
+}
+
+/// Whether the journal has all of `from..end`.
+fn is_journaled(ranges: &[Live], from: u64, end: u64) -> bool {
+    let mut at = from;
+    for live in ranges.iter().filter(|live| live.end > from && live.from < end) {
+        let is_whole = matches!(live.source, Source::Journal { is_whole: true, .. });
+        if live.from > at || !is_whole {
+            break;
+        }
+        at = live.end;
+    }
+    at >= end
 }
 
 fn moved(source: Source, by: u64) -> Source {

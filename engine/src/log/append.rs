@@ -61,7 +61,7 @@ impl Log {
         active.digest = digest;
         state.digest = digest;
         state.log_end = end;
-        state.epochs.note(epoch, base);
+        let starts_epoch = state.epochs.note(epoch, base);
         let produced = produced_batch(&header);
         if let Some(batch) = &produced {
             state.producers.note(batch, base, end, now.wall_ms);
@@ -71,6 +71,7 @@ impl Log {
             end: boundary,
             base,
             produced,
+            starts_epoch,
             appended_ms: now.wall_ms,
             round: 0,
         }));

@@ -225,6 +225,7 @@ impl Log {
                 }
                 assert!(marks <= state.in_round.len());
                 let done: Vec<BatchMark> = state.in_round.drain(..marks).collect();
+                let starts_epoch = done.iter().any(|mark| mark.starts_epoch);
                 for mark in done {
                     if let Some(batch) = &mark.produced {
                         let at = mark.appended_ms;
@@ -234,7 +235,7 @@ impl Log {
                 }
                 state.durable = end;
                 state.written_end = state.written_end.max(end.offset);
-                if state.manifest_lacks_active() {
+                if state.manifest_lacks_active() || starts_epoch {
                     state.note_unfolded(round);
                 }
             }

@@ -72,7 +72,7 @@ impl Log {
     }
 
     async fn make_room(self: &Rc<Self>, bytes: u64, roll: Roll) -> Result<(), AppendError> {
-        self.open_active(bytes).await?;
+        self.open_active().await?;
         let now = self.shared.runtime.now();
         let must_roll = roll == Roll::Now || self.state.borrow().must_roll(bytes, now);
         if must_roll {
@@ -95,14 +95,14 @@ impl Log {
     }
 
     /// Opens the active file and loads the log's partial last block.
-    async fn open_active(self: &Rc<Self>, bytes: u64) -> Result<(), AppendError> {
+    async fn open_active(self: &Rc<Self>) -> Result<(), AppendError> {
         let (name, is_open, is_loaded) = {
             let state = self.state.borrow();
             let Some(active) = state.segments.last() else { return Ok(()) };
             (active.name, active.file.is_some(), state.tail.is_loaded())
         };
         if !is_open {
-            let file = self.open_segment(name).await.map_err(|e| self.io_failed(&e, bytes))?;
+            let file = self.open_segment(name).await.map_err(|e| self.not_read(&e))?;
             if let Some(active) = self.state.borrow_mut().segments.last_mut() {
                 active.file = Some(file);
             }
@@ -119,11 +119,11 @@ impl Log {
         };
         let Some(file) = file else { return Ok(()) };
         let block = self.shared.disk.block_bytes();
-        let read = file.read_at(byte, block).await.map_err(|e| self.io_failed(&e, bytes))?;
+        let read = file.read_at(byte, block).await.map_err(|e| self.not_read(&e))?;
         let len = usize::try_from(len).expect("less than a block");
         let Some(bytes_in_block) = read.get(..len) else {
             let cut = io::Error::from(io::ErrorKind::UnexpectedEof);
-            return Err(self.io_failed(&cut, bytes));
+            return Err(self.not_read(&cut));
         };
         self.state.borrow_mut().tail.load(bytes_in_block);
         Ok(())
@@ -148,19 +148,21 @@ impl Log {
         if let Some(stale) = stale {
             self.discard(stale).await;
         }
-        let (name, digest) = {
-            let mut state = self.state.borrow_mut();
-            let name = SegmentName { base: state.log_end, generation: state.next_generation };
-            state.next_generation += 1;
-            (name, state.digest)
+        let digest = self.state.borrow().digest;
+        let (name, file) = loop {
+            let name = {
+                let mut state = self.state.borrow_mut();
+                let name = SegmentName { base: state.log_end, generation: state.next_generation };
+                state.next_generation += 1;
+                name
+            };
+            match self.shared.disk.open(&self.segment_path(name), OpenMode::CreateNew).await {
+                Ok(file) => break (name, file),
+                // A process that was killed made it just now: nothing speaks of it, the next start removes it.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(self.io_failed(&error, bytes)),
+            }
         };
-        let path = self.segment_path(name);
-        let file = self
-            .shared
-            .disk
-            .open(&path, OpenMode::CreateNew)
-            .await
-            .map_err(|e| self.io_failed(&e, bytes))?;
         let locked = file.try_lock();
         let allocated = match self.reserve(file.as_ref(), 0, bytes.max(1)).await {
             Ok(end) => end,
@@ -235,6 +237,13 @@ impl Log {
 
     pub(crate) fn segment_path(&self, name: SegmentName) -> PathBuf {
         self.directory.join(name.file_name())
+    }
+
+    /// What cannot be read now may be read later; nothing that was promised is in doubt.
+    fn not_read(&self, error: &io::Error) -> AppendError {
+        let reason = format!("open the last block in {}: {error}", self.directory.display());
+        tracing::warn!(reason, "an append is refused");
+        AppendError::Unreadable(reason)
     }
 
     /// A full disk is the user's to solve; anything else fails the log directory (J33).

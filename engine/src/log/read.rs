@@ -8,7 +8,7 @@ use levada_record::checksum::batch_checksum;
 use levada_record::limits::INFLATED_BYTES_MAX_DEFAULT;
 use levada_record::{BatchHeader, BatchView, HEADER_BYTES, Offset, Timestamp, VerifyLimits};
 
-use crate::copies::{Copy, read_copy, write_copy};
+use crate::copies::{Copy, Writers, read_copy, write_copy};
 use crate::digest::Digest;
 use crate::disk::{File, Slice};
 use crate::error::ReadError;
@@ -424,62 +424,89 @@ impl Log {
         }
     }
 
-    /// Completes the index of a segment: from its index file, and by walking what that does not cover.
+    /// Completes the index of a segment: from its index file, and by walking what that does not cover. A file that
+    /// does not lead to where the log is known to be is one of a branch that was cut off, or damaged: the segment is
+    /// walked from its first byte then.
     async fn load_index(self: &Rc<Self>, name: SegmentName) -> Result<(), ReadError> {
-        let (digest_before, covered_from) = {
+        let (digest_before, target) = {
             let state = self.state.borrow();
             let Some(at) = state.segments.iter().position(|segment| segment.name == name) else {
                 return Err(out_of_range(&state, name.base));
             };
             let before = at.checked_sub(1).and_then(|before| state.segments.get(before));
-            let mine = state.segments.get(at).and_then(|segment| segment.index.first());
-            (before.map(|segment| segment.digest), mine.map_or(u64::MAX, |first| first.byte))
+            let Some(segment) = state.segments.get(at) else {
+                return Err(out_of_range(&state, name.base));
+            };
+            let target = match segment.index.first() {
+                Some(first) => (first.byte, first.digest),
+                None => (segment.length, segment.digest),
+            };
+            (before.map_or(self.base_digest.get(), |segment| segment.digest), target)
         };
+        let base =
+            WalkPoint { byte: 0, offset: name.base, digest: digest_before, max_timestamp: -1 };
         let stored = self.read_index_file(name).await.map_err(|e| self.io_error(name, &e))?;
-        let mut index = Index::default();
-        let mut point = None;
-        if let Some((digest_at_base, stored)) = stored {
-            // A file of a dead branch has another digest at its base, or where the branches part; the walk that
-            // follows any entry checks the rest.
-            if digest_before.is_none_or(|known| known == digest_at_base) {
-                point = stored.last().map(WalkPoint::from);
-                index = stored;
+        let mut stored = stored.filter(|(digest_at_base, _)| *digest_at_base == digest_before);
+        let index = loop {
+            let mut index = Index::default();
+            let mut at = base;
+            let from_file = stored.take();
+            let is_from_file = from_file.is_some();
+            if let Some((_, mut entries)) = from_file {
+                entries.truncate(target.0);
+                at = entries.last().map_or(base, WalkPoint::from);
+                index = entries;
             }
-        }
-        let at = match (point, digest_before) {
-            (Some(point), _) => point,
-            (None, known) => WalkPoint {
-                byte: 0,
-                offset: name.base,
-                digest: known.unwrap_or(self.base_digest.get()),
-                max_timestamp: -1,
-            },
+            let walked = self
+                .walk(name, at, |met| {
+                    if met.at.byte >= target.0 {
+                        return Walk::Stop;
+                    }
+                    index.note(IndexEntry {
+                        offset: met.at.offset,
+                        byte: met.at.byte,
+                        digest: met.at.digest,
+                        max_timestamp_before: met.at.max_timestamp,
+                    });
+                    Walk::On
+                })
+                .await;
+            match walked {
+                Ok(end) if (end.byte, end.digest) == target => break index,
+                // The log may have been cut while it was walked; then nothing of this is needed.
+                _ if !self.still_leads_to(name, target) => return Ok(()),
+                _ if is_from_file => {}
+                Ok(end) => {
+                    let reason = format!("digest differs at offset {}", end.offset);
+                    return Err(self.damaged(name, end.byte, &reason));
+                }
+                Err(error) => return Err(error),
+            }
         };
-        self.walk(name, at, |met| {
-            if met.at.byte >= covered_from {
-                return Walk::Stop;
-            }
-            index.note(IndexEntry {
-                offset: met.at.offset,
-                byte: met.at.byte,
-                digest: met.at.digest,
-                max_timestamp_before: met.at.max_timestamp,
-            });
-            Walk::On
-        })
-        .await?;
         let mut state = self.state.borrow_mut();
-        if let Some(segment) = state.segments.iter_mut().find(|segment| segment.name == name) {
+        if let Some(segment) = state.segments.iter_mut().find(|segment| segment.name == name)
+            && segment.index.first().is_none_or(|first| first.byte == target.0)
+        {
             segment.index.prepend(&index);
         }
         Ok(())
+    }
+
+    /// Whether the segment is as it was when its index began, or its end lay, at `target`.
+    fn still_leads_to(&self, name: SegmentName, target: (u64, Digest)) -> bool {
+        let state = self.state.borrow();
+        let segment = state.segments.iter().find(|segment| segment.name == name);
+        segment.is_some_and(|segment| match segment.index.first() {
+            Some(first) => (first.byte, first.digest) == target,
+            None => (segment.length, segment.digest) == target,
+        })
     }
 
     /// Digest at the segment's base and its entries, as the index file has them; `None` when there is no whole one.
     async fn read_index_file(&self, name: SegmentName) -> io::Result<Option<(Digest, Index)>> {
         let path = self.index_path(name);
         let Copy::Whole { content, .. } =
-            read_copy(self.shared.disk.as_ref(), &path, INDEX_MAGIC).await?
+            read_copy(self.shared.disk.as_ref(), &path, INDEX_MAGIC, Writers::Ours).await?
         else {
             return Ok(None);
         };

@@ -34,6 +34,8 @@ pub(crate) struct Recovered {
     /// The directory is gone although a checkpoint knows the log.
     pub(crate) is_missing: bool,
     pub(crate) verified_bytes: u64,
+    /// Names of segment and index files that neither manifest nor journal speaks of.
+    pub(crate) leftovers: Vec<String>,
     fold: Option<LogFold>,
     manifest: Option<Manifest>,
 }
@@ -83,18 +85,19 @@ pub(crate) async fn recover_log(
         torn_shard: None,
         is_missing: false,
         verified_bytes: 0,
+        leftovers: Vec::new(),
         fold: None,
         manifest: None,
     };
-    match disk.list(&recovered.directory).await {
-        Ok(_) => {}
+    let names: Vec<String> = match disk.list(&recovered.directory).await {
+        Ok(entries) => entries.into_iter().map(|entry| entry.name).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             recovered.is_missing = true;
             return Ok(recovered);
         }
         Err(error) => return Err(io_error("list", &recovered.directory)(error)),
-    }
-    let (sequence, fold, manifest) = match folded {
+    };
+    let (sequence, mut fold, manifest) = match folded {
         Ok(folded) => folded,
         Err(reason) => {
             recovered.seed.suspicion = Some(Suspicion {
@@ -106,6 +109,10 @@ pub(crate) async fn recover_log(
         }
     };
     recovered.seed.manifest_sequence = sequence;
+    if fold.was_truncated {
+        // The checkpoint's producers may have batches that were cut off; what was before them only the log says.
+        fold.walk_whole();
+    }
     let mut walk = WalkState {
         at: fold.walk_start,
         epochs: EpochStarts::from_pairs(&manifest.epochs),
@@ -127,16 +134,43 @@ pub(crate) async fn recover_log(
         verify(disk, runtime, shards, &candidate, &recovered.directory, &fold, &mut walk).await?
     };
     recovered.verified_bytes = walk.verified_bytes;
-    let is_last_round = |index: usize| {
-        shards.get(candidate.shard).is_some_and(|shard| index + 1 == shard.found.rounds.len())
+    // Only what the shard's last round wrote through can be torn; every round before it is known to be durable.
+    let is_of_last_round = |index: usize| {
+        shards
+            .get(candidate.shard)
+            .is_some_and(|shard| !shard.has_dropped_last && index + 1 == shard.found.rounds.len())
     };
-    if failure.is_some() && fold.last_round_index.is_some_and(is_last_round) {
+    if failure.as_ref().is_some_and(|failure| failure.is_in_last_append)
+        && fold.last_append_index.is_some_and(is_of_last_round)
+    {
         recovered.torn_shard = Some(candidate.shard);
     }
+    // A segment's name is stable before anything speaks of it.
+    let gone = fold.segments.iter().find(|s| !names.contains(&s.name.file_name()));
+    let failure = match (failure, gone) {
+        (Some(failure), Some(gone)) if failure.confirmed.end <= gone.name.base => Some(failure),
+        (_, Some(gone)) => Some(Failure {
+            confirmed: Expectation { end: gone.name.base, digest: fold.digest_at_base(gone.name) },
+            reason: format!("{} is gone", gone.name.file_name()),
+            is_in_last_append: false,
+        }),
+        (failure, None) => failure,
+    };
     finish_seed(&mut recovered, &candidate, shards, &fold, &manifest, walk, failure);
+    if recovered.seed.suspicion.is_none() {
+        recovered.leftovers = names.into_iter().filter(|name| is_leftover(name, &fold)).collect();
+    }
     recovered.fold = Some(fold);
     recovered.manifest = Some(manifest);
     Ok(recovered)
+}
+
+/// Whether a file of a log's directory belongs to a segment that is none of the log's: one that was made ready and
+/// never begun, or that was cut off or dropped and not deleted yet.
+fn is_leftover(file_name: &str, fold: &LogFold) -> bool {
+    let segment = file_name.strip_suffix(".index").map(|stem| format!("{stem}.log"));
+    SegmentName::parse(segment.as_deref().unwrap_or(file_name))
+        .is_some_and(|name| !fold.segments.iter().any(|segment| segment.name == name))
 }
 
 /// Where the walk stands, and what it learned.
@@ -161,6 +195,8 @@ struct WalkedSegment {
 struct Failure {
     confirmed: Expectation,
     reason: String,
+    /// Whether all that is not confirmed was appended by the last round that appended to the log.
+    is_in_last_append: bool,
 }
 
 impl WalkState {
@@ -190,16 +226,23 @@ async fn verify(
     let Some(start) = fold.walk_from else { return Ok(None) };
     let shard = shards.get(candidate.shard);
     let mut confirmed = fold.walk_start;
+    let failed = |confirmed: Expectation, reason: String| Failure {
+        confirmed,
+        reason,
+        is_in_last_append: (1..=fold.last_append_count)
+            .contains(&fold.expectations.iter().filter(|e| e.end > confirmed.end).count()),
+    };
     let first = fold.segments.iter().position(|segment| segment.name == start.segment);
     let Some(first) = first else {
         let reason = format!("segment {} is in no manifest", start.segment.file_name());
-        return Ok(Some(Failure { confirmed, reason }));
+        return Ok(Some(failed(confirmed, reason)));
     };
     let mut expectations = fold.expectations.iter().filter(|e| e.end > fold.walk_start.end);
     let mut next_expected = expectations.next();
     for (index, segment) in fold.segments.iter().enumerate().skip(first) {
         let is_first = index == first;
-        let known = if is_first { candidate.checkpoint.max_timestamp } else { -1 };
+        let is_checkpointed = is_first && candidate.checkpoint.place == Some(start);
+        let known = if is_checkpointed { candidate.checkpoint.max_timestamp } else { -1 };
         let byte_start = if is_first { start.byte } else { 0 };
         let described = match (segment.sealed, fold.end_place) {
             (Some(sealed), _) => sealed.length_bytes,
@@ -212,19 +255,26 @@ async fn verify(
             max_timestamp: known,
             index: Index::default(),
         });
-        if described <= byte_start && !is_planted(PlantedBug::BelieveBehindEnd) {
+        let path = directory.join(segment.name.file_name());
+        if described <= byte_start
+            && segment.sealed.is_some()
+            && !is_planted(PlantedBug::BelieveBehindEnd)
+        {
             continue;
         }
-        let path = directory.join(segment.name.file_name());
         let file = match disk.open(&path, OpenMode::Existing).await {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let reason = format!("{} is gone", path.display());
-                return Ok(Some(Failure { confirmed, reason }));
+                return Ok(Some(failed(confirmed, reason)));
             }
             Err(error) => return Err(io_error("open", &path)(error)),
         };
+        // The active one also when nothing in it is to be verified: a dying process may still write to it (J24).
         hold(runtime, &path, || file.try_lock()).await?;
+        if described <= byte_start && !is_planted(PlantedBug::BelieveBehindEnd) {
+            continue;
+        }
         file.sync().await.map_err(io_error("sync", &path))?;
         let ranges = fold.ranges.get(&segment.name).map_or(&[][..], Vec::as_slice);
         let length = file.length().await.map_err(io_error("stat", &path))?;
@@ -245,21 +295,23 @@ async fn verify(
                 Err(_) if rest.len() < HEADER_BYTES => HEADER_BYTES,
                 Err(error) => {
                     let reason = format!("{} byte {at}: {error}", path.display());
-                    return Ok(Some(Failure { confirmed, reason }));
+                    return Ok(Some(failed(confirmed, reason)));
                 }
             };
             if rest.len() < total {
                 if at + total as u64 > limit {
                     let reason = format!("{} byte {at}: a batch is cut off", path.display());
-                    return Ok(Some(Failure { confirmed, reason }));
+                    return Ok(Some(failed(confirmed, reason)));
                 }
                 let end = limit.min(at + WINDOW_BYTES.max(total as u64));
                 window = region.read(at, end).await.map_err(io_error("read", &path))?;
                 window_at = at;
                 runtime.yield_if_needed().await;
-                if (window.len() as u64) < (end - at) {
+                // Less than asked for is fine as long as the next batch is whole: what comes before the end of the
+                // file counts.
+                if window.len() < total {
                     let reason = format!("{} ends before byte {end}", path.display());
-                    return Ok(Some(Failure { confirmed, reason }));
+                    return Ok(Some(failed(confirmed, reason)));
                 }
                 continue;
             }
@@ -273,7 +325,7 @@ async fn verify(
                     header.base_offset,
                     walk.at.end
                 );
-                return Ok(Some(Failure { confirmed, reason }));
+                return Ok(Some(failed(confirmed, reason)));
             }
             walk.meet(fold, &header, batch);
             at += total as u64;
@@ -287,7 +339,7 @@ async fn verify(
                         path.display(),
                         expected.end
                     );
-                    return Ok(Some(Failure { confirmed, reason }));
+                    return Ok(Some(failed(confirmed, reason)));
                 }
                 confirmed = walk.at;
                 next_expected = expectations.next();
@@ -296,7 +348,7 @@ async fn verify(
     }
     if walk.at != fold.end && !is_planted(PlantedBug::BelieveBehindEnd) {
         let reason = format!("the log ends at {}, not at {}", walk.at.end, fold.end.end);
-        return Ok(Some(Failure { confirmed, reason }));
+        return Ok(Some(failed(confirmed, reason)));
     }
     Ok(None)
 }

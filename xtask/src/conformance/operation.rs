@@ -54,7 +54,7 @@ pub(crate) struct Operation {
     pub(crate) needs: Needs,
     /// The driver is ended when it takes longer.
     pub(crate) limit: Duration,
-    /// The codec (Kafka's number) that the topic's first batch must have afterwards.
+    /// The codec (Kafka's number) that the topic's batches must have afterwards.
     pub(crate) stored_codec: Option<i16>,
 }
 

@@ -1,7 +1,7 @@
 //! The few Kafka requests that the suite itself sends: written by hand, so that the codec under test is no part of
 //! its own judge. Old versions without tagged fields, which every broker serves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -74,19 +74,27 @@ fn wait_for_leaders(address: &str, topic: &str, partitions: i32) -> anyhow::Resu
     }
 }
 
-/// The codec number of the first batch of partition 0.
+/// The codec numbers of the batches at the start of partition 0.
 ///
 /// # Errors
 /// When the broker does not answer, refuses, or has no batch.
-pub(crate) fn first_batch_codec(address: &str, topic: &str) -> anyhow::Result<i16> {
-    const MAGIC: usize = 16;
+pub(crate) fn stored_codecs(address: &str, topic: &str) -> anyhow::Result<BTreeSet<i16>> {
+    const LENGTH: usize = 8;
+    const LENGTH_END: usize = 12;
     const ATTRIBUTES: usize = 21;
     const CODEC_MASK: i16 = 7;
     let (code, records) = fetch(address, topic, 0)?;
     ensure!(code == 0, "fetch: error {code}");
-    ensure!(records.len() > ATTRIBUTES + 1, "no batch in {topic}");
-    ensure!(records[MAGIC] == 2, "magic {} in {topic}", records[MAGIC]);
-    Ok(i16::from_be_bytes([records[ATTRIBUTES], records[ATTRIBUTES + 1]]) & CODEC_MASK)
+    let mut codecs = BTreeSet::new();
+    let mut rest = records.as_slice();
+    while let Some(&[high, low]) = rest.get(ATTRIBUTES..ATTRIBUTES + 2) {
+        codecs.insert(i16::from_be_bytes([high, low]) & CODEC_MASK);
+        let length = i32::from_be_bytes(rest[LENGTH..LENGTH_END].try_into()?);
+        let end = LENGTH_END + usize::try_from(length).context("a batch of negative length")?;
+        rest = rest.get(end..).unwrap_or_default();
+    }
+    ensure!(!codecs.is_empty(), "no batch in {topic}");
+    Ok(codecs)
 }
 
 /// Error code and bytes of `partition` from its start.

@@ -55,7 +55,7 @@ fn ranges(entries: &[Entry]) -> Vec<(u64, u64, Option<usize>)> {
     for (index, entry) in entries.iter().enumerate() {
         fold.apply(101 + index as u64, index, entry, 0, true);
     }
-    fold.finish();
+    fold.finish(4096);
     fold.ranges
         .get(&SEGMENT)
         .into_iter()
@@ -99,7 +99,7 @@ fn a_truncation_below_the_checkpoint_moves_the_walk_back() {
     let mut fold = fold_at(50_000, 500);
     fold.apply(101, 0, &truncate(4096, 40), 0, true);
     fold.apply(102, 1, &append((4096, 6000), None, (40, 60)), 0, true);
-    fold.finish();
+    fold.finish(4096);
     assert_eq!(fold.walk_from, Some(Place { segment: SEGMENT, byte: 4096 }));
     assert_eq!((fold.walk_start.end, fold.end.end), (Offset(40), Offset(60)));
     assert!(fold.was_truncated);
@@ -132,7 +132,7 @@ fn facts_that_the_manifest_has_are_not_applied_twice() {
         next: successor,
     };
     fold.apply(103, 2, &roll, 0, true);
-    fold.finish();
+    fold.finish(4096);
     let names: Vec<_> = fold.segments.iter().map(|segment| segment.name).collect();
     assert_eq!(names, [SEGMENT, successor]);
     assert!(fold.ranges.is_empty());
