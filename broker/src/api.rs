@@ -143,7 +143,9 @@ async fn handle(
             asked.answer(&api_versions::handle(&request, version))
         }
         ApiKey::Metadata => {
-            let request = wire::metadata::MetadataRequest::decode_all(reader, version)?;
+            // Bytes behind the last field are left alone, as Kafka does: librdkafka writes three
+            // zeros too many when it asks for all topics with a compact array.
+            let request = wire::metadata::MetadataRequest::decode(&mut reader, version)?;
             asked.answer(&metadata::handle(context, &request, version).await)
         }
         ApiKey::Fetch => {

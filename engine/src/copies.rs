@@ -148,7 +148,7 @@ pub enum Writers {
 /// Reads one copy; syncs it first, so that what is believed now is still there after the next crash (J25).
 ///
 /// # Errors
-/// Of the disk; a missing or damaged file is not an error but a [`Copy`].
+/// Of the disk; a missing or damaged file is not an error but a [`enum@Copy`].
 pub async fn read_copy(
     disk: &dyn Disk,
     path: &Path,

@@ -1,6 +1,8 @@
 //! A real Kafka client, librdkafka, against a coordinator and a broker in this process: what it produces it reads
 //! back, also after the broker stopped and started again.
 
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::mpsc;

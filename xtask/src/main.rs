@@ -2,9 +2,14 @@
 
 mod codegen;
 mod conformance;
+#[cfg_attr(
+    not(feature = "powercut"),
+    allow(dead_code, reason = "shared with the runs behind the feature")
+)]
 mod crash;
 mod flatbuffers;
 mod powercut;
+mod sim;
 
 use clap::{Parser, Subcommand};
 
@@ -26,6 +31,8 @@ enum Task {
     Conformance(conformance::Options),
     /// Kills a broker under load again and again, and looks for what it acknowledged.
     Crash(crash::Options),
+    /// Runs the simulator: the production engine on a disk that forgets, one seed after another.
+    Sim(sim::Options),
     /// Cuts the power under a broker again and again, and looks for what it acknowledged.
     Powercut(powercut::Options),
     /// Fills a small file system under a broker.
@@ -40,6 +47,7 @@ fn main() -> anyhow::Result<()> {
         Task::Flatbuffers => flatbuffers::run(),
         Task::Conformance(options) => conformance::run(&options),
         Task::Crash(options) => crash::run(&options),
+        Task::Sim(options) => sim::run(&options),
         Task::Powercut(options) => powercut::run(&options),
         Task::Fulldisk(options) => powercut::run_fulldisk(&options),
         Task::Starts(options) => crash::starts::run(&options),

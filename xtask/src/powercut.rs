@@ -23,7 +23,7 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[cfg_attr(
     not(feature = "powercut"),
-    expect(dead_code, reason = "read by the run with the feature")
+    allow(dead_code, reason = "read by the run with the feature")
 )]
 pub(crate) struct Options {
     /// Power cuts.
@@ -44,7 +44,7 @@ pub(crate) struct Options {
 #[derive(clap::Args)]
 #[cfg_attr(
     not(feature = "powercut"),
-    expect(dead_code, reason = "read by the run with the feature")
+    allow(dead_code, reason = "read by the run with the feature")
 )]
 pub(crate) struct FulldiskOptions {
     /// A `levada` that is built already.

@@ -96,6 +96,8 @@ pub(super) struct ShardStart {
 
 /// Runs one shard from its first task to its last.
 pub(super) async fn run(start: ShardStart) -> Result<(), String> {
+    #[cfg(feature = "planted-bugs")]
+    plant_bug()?;
     let runtime = GlommioRuntime::default();
     let panicked = Flag::default();
     let raise = panicked.clone();
@@ -114,6 +116,19 @@ pub(super) async fn run(start: ShardStart) -> Result<(), String> {
     runtime.stop().await;
     disk.settle().await;
     outcome
+}
+
+/// Plants the bug that the environment names, on this shard's thread.
+#[cfg(feature = "planted-bugs")]
+fn plant_bug() -> Result<(), String> {
+    use levada_engine::planted::{PlantedBug, plant};
+
+    let Ok(name) = std::env::var("LEVADA_PLANTED_BUG") else { return Ok(()) };
+    let bug = PlantedBug::from_name(&name)
+        .ok_or_else(|| format!("LEVADA_PLANTED_BUG={name}: there is no such bug"))?;
+    tracing::warn!(bug = name, "this broker has a planted bug");
+    plant(Some(bug));
+    Ok(())
 }
 
 async fn live(

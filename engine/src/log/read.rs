@@ -330,6 +330,22 @@ impl Log {
             found.map(|segment| segment.name).collect()
         };
         let log_start = self.log_start();
+        eprintln!(
+            "FT {:?} at {at:?} {:?}",
+            self.partition.index,
+            self.state
+                .borrow()
+                .segments
+                .iter()
+                .map(|s| (
+                    s.name.file_name(),
+                    s.length,
+                    s.max_timestamp,
+                    s.index.first(),
+                    s.index.entries().len()
+                ))
+                .collect::<Vec<_>>()
+        );
         for name in candidates {
             let Some(start) = self.time_floor(name, at.as_ms()).await? else { continue };
             let mut found = None;

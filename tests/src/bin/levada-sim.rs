@@ -20,6 +20,23 @@ struct Arguments {
     /// Stops after this many failures.
     #[arg(long, default_value_t = 5)]
     failures: usize,
+    /// Plants this mistake in the engine and expects that it is found; needs the feature `planted-bugs`.
+    #[arg(long, value_name = "NAME")]
+    bug: Option<String>,
+}
+
+#[cfg(feature = "planted-bugs")]
+fn plant(name: &str) -> Result<(), String> {
+    use levada_engine::planted::PlantedBug;
+
+    let bug = PlantedBug::from_name(name).ok_or_else(|| format!("there is no bug {name}"))?;
+    sim::plant(Some(bug));
+    Ok(())
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+fn plant(name: &str) -> Result<(), String> {
+    Err(format!("this simulator was built without the feature planted-bugs, so not with {name}"))
 }
 
 #[expect(clippy::print_stdout, reason = "a command that reports")]
@@ -30,6 +47,21 @@ fn main() -> ExitCode {
         Some(seed) => seed..seed + 1,
         None => arguments.start..arguments.start + arguments.seeds,
     };
+    if let Some(name) = &arguments.bug {
+        if let Err(error) = plant(name) {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+        let first = seeds.start;
+        for seed in seeds {
+            if sim::run(seed).is_err() {
+                println!("{name}: found by seed {seed}, after {} seeds", seed - first + 1);
+                return ExitCode::SUCCESS;
+            }
+        }
+        println!("{name}: not found");
+        return ExitCode::FAILURE;
+    }
     let mut failed = 0;
     for seed in seeds {
         match sim::run(seed) {
@@ -47,5 +79,6 @@ fn main() -> ExitCode {
             }
         }
     }
+    println!("{failed} seeds failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

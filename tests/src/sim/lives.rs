@@ -26,7 +26,7 @@ pub(super) const ROOT: &str = "/data";
 /// Steps that one run may take before it is called a livelock.
 const STEPS_MAX: u64 = 30_000_000;
 /// A clean stop must be done within this time once nothing goes wrong any more.
-const STOP_WAIT: Duration = Duration::from_secs(120);
+const STOP_WAIT: Duration = Duration::from_mins(2);
 
 /// How a life ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -509,8 +509,7 @@ fn heal(world: &Rc<World>, shards: u16) -> u64 {
         lives += attempts;
         let ended = world.runtime.run(finish(Rc::clone(world), server, round));
         match ended {
-            Ok(()) => {}
-            Err(Stopped::Interrupted { .. }) => {}
+            Ok(()) | Err(Stopped::Interrupted { .. }) => {}
             Err(stopped) => world.violate("liveness", &stopped.to_string()),
         }
         if world.violation.borrow().is_some() {

@@ -138,7 +138,7 @@ pub struct Options {
 impl Options {
     /// The options of `seed`.
     pub fn draw(seed: u64) -> Self {
-        let mut rng = Pcg64::seed_from_u64(seed ^ 0x6f70_7469_6f6e_73);
+        let mut rng = Pcg64::seed_from_u64(seed ^ 0x006f_7074_696f_6e73);
         let mut on = |percent: u32| rng.random_range(0..100) < percent;
         // Damage changes what may be expected, so most runs have none.
         let is_damaging = on(25);

@@ -330,8 +330,8 @@ impl World {
     }
 
     pub(super) fn observe(&self, number: u32, log: &Log) {
-        let ends =
-            [log.log_start(), log.durable_end(), log.written_end(), log.log_end()].map(|o| o.get());
+        let ends = [log.log_start(), log.durable_end(), log.written_end(), log.log_end()]
+            .map(levada_record::Offset::get);
         let [start, durable, written, end] = ends;
         let result = self.model(number, |model| {
             if model.suspect_from.is_some() {

@@ -33,8 +33,8 @@ const KILLED_MARK: Duration = Duration::from_secs(2);
 const TOPIC: &str = "rolls";
 const PARTITIONS: i32 = 16;
 /// Two batches of [`VALUE_BYTES`] roll.
-const SEGMENT_BYTES: &str = "1024";
-const VALUE_BYTES: usize = 600;
+const SEGMENT_BYTES: &str = "65536";
+const VALUE_BYTES: usize = 40_000;
 /// More than all journal files of both shards hold.
 const JOURNAL_LOAD_BYTES: u64 = 1 << 30;
 const LOAD_LIMIT: Duration = Duration::from_mins(2);
@@ -165,7 +165,7 @@ fn fill_journal(
 fn count_segments(directory: &Path) -> anyhow::Result<usize> {
     let mut count = 0;
     walk(directory, &mut |path, _| {
-        count += usize::from(path.extension().is_some_and(|e| e == "log"))
+        count += usize::from(path.extension().is_some_and(|e| e == "log"));
     })?;
     Ok(count)
 }

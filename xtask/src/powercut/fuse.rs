@@ -18,7 +18,7 @@ use crate::crash::random::Random;
 /// Name of the file.
 pub(crate) const FILE: &str = "disk";
 const FILE_INODE: INodeNo = INodeNo(2);
-const TTL: Duration = Duration::from_secs(3600);
+const TTL: Duration = Duration::from_hours(1);
 /// As long as a flush of a real disk takes: so much time has an acknowledgement that does not wait for it.
 const FLUSH_TIME: Duration = Duration::from_millis(3);
 

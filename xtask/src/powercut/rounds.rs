@@ -89,7 +89,9 @@ fn cut_rounds(
         let cut = disk.cut(random).context("cut the power")?;
         // It may have ended by itself: its disk is gone.
         drop(broker);
-        drop(mount.take().map(Mount::unmount).transpose()?);
+        if let Some(mount) = mount.take() {
+            mount.unmount()?;
+        }
         disk.power_on();
         eprintln!("power cut: {cut:?}");
         mount = Some(Mount::new(&file, &mount_point).context("mount after the cut")?);

@@ -178,11 +178,11 @@ mod tests {
     #[test]
     fn a_cut_loses_some_of_what_was_not_flushed() {
         let mut disk = disk("unflushed");
-        disk.write(0, &[9; 400_000]).unwrap();
-        assert_eq!(disk.read(0, 400_000).unwrap(), [9; 400_000]);
+        disk.write(0, &vec![9; 400_000]).unwrap();
+        assert_eq!(disk.read(0, 400_000).unwrap(), vec![9; 400_000]);
         let cut = disk.cut(&mut Random::new(3, 1)).unwrap();
         assert!(cut.dropped > 0 && cut.torn > 0, "{cut:?}");
         disk.power_on();
-        assert_ne!(disk.read(0, 400_000).unwrap(), [9; 400_000]);
+        assert_ne!(disk.read(0, 400_000).unwrap(), vec![9; 400_000]);
     }
 }
