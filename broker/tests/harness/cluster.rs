@@ -125,11 +125,17 @@ impl Cluster {
             panic!("{reply:?}")
         };
         assert!(outcomes.outcomes.iter().all(Result::is_ok), "{outcomes:?}");
-        while client.metadata(name, false).leader.is_none() {
-            std::thread::yield_now();
+        // Each connection may land on another shard, and shards learn of the topic one after the other.
+        let mut in_a_row = 0;
+        while in_a_row < CONNECTIONS_THAT_MEET_EVERY_SHARD {
+            let knows = self.client().metadata(name, false).leader.is_some();
+            in_a_row = if knows { in_a_row + 1 } else { 0 };
         }
     }
 }
+
+/// So many connections meet each of a few shards, all but surely.
+const CONNECTIONS_THAT_MEET_EVERY_SHARD: u32 = 32;
 
 /// What Metadata says of one topic.
 #[derive(Debug)]
