@@ -78,6 +78,8 @@ pub(crate) struct Boundary {
     pub(crate) position: u64,
     pub(crate) offset: Offset,
     pub(crate) digest: Digest,
+    /// Newest timestamp of its segment's batches before it; -1 when there is none.
+    pub(crate) max_timestamp: i64,
 }
 
 /// One appended batch on its way through a round and, behind it, to the checkpoint.
@@ -353,10 +355,7 @@ impl State {
             digest: synced.digest,
             durable_end,
             high_watermark: self.high_watermark.min(self.durable.offset),
-            max_timestamp: self
-                .segment_index_at(synced.position)
-                .and_then(|index| self.segments.get(index))
-                .map_or(-1, |segment| segment.max_timestamp),
+            max_timestamp: synced.max_timestamp,
             producers: self.durable_producers.clone(),
         }
     }

@@ -575,7 +575,12 @@ fn fold_log(
     let manifest_round = match manifest.incarnation.cmp(&record.incarnation) {
         std::cmp::Ordering::Less => 0,
         std::cmp::Ordering::Equal => manifest.through_round,
-        std::cmp::Ordering::Greater => u64::MAX,
+        std::cmp::Ordering::Greater => {
+            return Err(format!(
+                "the manifest is of start {}, the start record of {}",
+                manifest.incarnation, record.incarnation
+            ));
+        }
     };
     let mut fold = LogFold::new(&candidate.checkpoint, &manifest, manifest_round);
     if let Some(shard) = shards.get(candidate.shard) {
@@ -656,7 +661,7 @@ async fn commit(
             continue;
         }
         let Placement::Shard(shard) = placement(one.seed.partition) else { continue };
-        if let Some(manifest) = one.new_manifest(incarnation) {
+        if let Some(manifest) = one.new_manifest(record.incarnation) {
             one.seed.manifest_sequence += 1;
             write_manifest(disk.as_ref(), &one.directory, one.seed.manifest_sequence, &manifest)
                 .await

@@ -59,6 +59,7 @@ impl Log {
         note_batch(active, &header, base, digest_before, bytes, now);
         active.end = end;
         active.digest = digest;
+        let max_timestamp = active.max_timestamp;
         state.digest = digest;
         state.log_end = end;
         let starts_epoch = state.epochs.note(epoch, base);
@@ -66,7 +67,7 @@ impl Log {
         if let Some(batch) = &produced {
             state.producers.note(batch, base, end, now.wall_ms);
         }
-        let boundary = Boundary { position: tail_end, offset: end, digest };
+        let boundary = Boundary { position: tail_end, offset: end, digest, max_timestamp };
         state.pending.push_back(Pending::Batch(BatchMark {
             end: boundary,
             base,

@@ -80,6 +80,7 @@ impl Log {
                 Pending::Roll { sealed, digest, next, next_start } => {
                     state.pending.pop_front();
                     state.rounded.position = next_start;
+                    state.rounded.max_timestamp = -1;
                     state.end_block_on_disk = false;
                     let entry = Entry::Roll { uid: self.uid, sealed, digest, next };
                     let next = state.rounded;
@@ -302,13 +303,14 @@ impl State {
             self.owed.settle(0, position);
             self.tail.drop_before(position);
             if self.checkpointed.position < position {
-                self.checkpointed = Boundary { position, offset, digest };
+                self.checkpointed = Boundary { position, offset, digest, max_timestamp: -1 };
             }
             while self.history.front().is_some_and(|mark| mark.end.position <= position) {
                 self.history.pop_front();
             }
             if self.durable.position < position {
                 self.durable.position = position;
+                self.durable.max_timestamp = -1;
             }
         }
         behind.map(|(_, digest)| digest)

@@ -110,10 +110,14 @@ impl Log {
                 self.load_index(name).await?;
                 continue;
             };
-            return self.read_disk(name, entry, from, end, max_bytes, at_least_one).await;
+            let read = self.read_disk(name, entry, from, end, max_bytes, at_least_one).await?;
+            if let Some(outcome) = read {
+                return Ok(outcome);
+            }
         }
     }
 
+    /// Reads from the segment's file; `None` when the log was cut meanwhile and the range must be looked at anew.
     async fn read_disk(
         self: &Rc<Self>,
         name: SegmentName,
@@ -122,11 +126,14 @@ impl Log {
         end: Offset,
         max_bytes: usize,
         at_least_one: bool,
-    ) -> Result<ReadOutcome, ReadError> {
+    ) -> Result<Option<ReadOutcome>, ReadError> {
         let mut window = (max_bytes + READ_MIN_BYTES / 4).max(READ_MIN_BYTES);
         let mut at = WalkPoint::from(entry);
         loop {
             let bytes = self.fetch(name, at.byte, window).await?;
+            if bytes.is_empty() {
+                return Ok(None);
+            }
             let (mut used, mut start, mut taken) = (0, None, 0);
             let mut next = from;
             let mut missing = None;
@@ -157,14 +164,17 @@ impl Log {
             match (start, missing) {
                 (Some(start), _) if taken > 0 => {
                     let slice = bytes.slice(start, taken);
-                    return Ok(ReadOutcome { bytes: slice.len(), slices: vec![slice], next });
+                    let bytes = slice.len();
+                    return Ok(Some(ReadOutcome { bytes, slices: vec![slice], next }));
                 }
                 (None, Some(_)) if bytes.len() < window => {
                     return Err(self.damaged(name, at.byte, "a batch is cut off"));
                 }
                 // The batch asked for does not lie wholly in the window.
                 (None, Some(total)) => window = window.max(total),
-                _ => return Ok(ReadOutcome { next: from, ..ReadOutcome::default() }),
+                // The window ended with the last batch below it.
+                (None, None) if at.offset < end && used > 0 => {}
+                _ => return Ok(Some(ReadOutcome { next: from, ..ReadOutcome::default() })),
             }
         }
     }
@@ -330,22 +340,6 @@ impl Log {
             found.map(|segment| segment.name).collect()
         };
         let log_start = self.log_start();
-        eprintln!(
-            "FT {:?} at {at:?} {:?}",
-            self.partition.index,
-            self.state
-                .borrow()
-                .segments
-                .iter()
-                .map(|s| (
-                    s.name.file_name(),
-                    s.length,
-                    s.max_timestamp,
-                    s.index.first(),
-                    s.index.entries().len()
-                ))
-                .collect::<Vec<_>>()
-        );
         for name in candidates {
             let Some(start) = self.time_floor(name, at.as_ms()).await? else { continue };
             let mut found = None;
@@ -424,7 +418,8 @@ impl Log {
             let Some(entry) = entry else {
                 if is_empty {
                     let state = self.state.borrow();
-                    let boundary = Boundary { position: start, offset, digest: state.digest };
+                    let digest = state.digest;
+                    let boundary = Boundary { position: start, offset, digest, max_timestamp: -1 };
                     return Ok((name, boundary));
                 }
                 self.load_index(name).await?;
@@ -436,7 +431,8 @@ impl Log {
                 })
                 .await?;
             let position = start + end.byte;
-            return Ok((name, Boundary { position, offset: end.offset, digest: end.digest }));
+            let WalkPoint { offset, digest, max_timestamp, .. } = end;
+            return Ok((name, Boundary { position, offset, digest, max_timestamp }));
         }
     }
 

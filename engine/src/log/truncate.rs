@@ -86,6 +86,7 @@ impl Log {
             active.length = end.position - active.start;
             active.end = end.offset;
             active.digest = end.digest;
+            active.max_timestamp = end.max_timestamp;
             active.index.truncate(active.length);
             active.is_index_stored = false;
             let block = state.tail.block_bytes();

@@ -141,7 +141,8 @@ impl Log {
         let position = segments.last().map_or(0, Segment::position_end);
         let mut tail = Tail::new(0, block);
         tail.clear(position);
-        let end = Boundary { position, offset: seed.end, digest: seed.digest };
+        let max_timestamp = seed.active.as_ref().map_or(-1, |active| active.max_timestamp);
+        let end = Boundary { position, offset: seed.end, digest: seed.digest, max_timestamp };
         let state = State {
             config: LogConfig::default(),
             log_start: seed.log_start,

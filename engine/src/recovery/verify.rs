@@ -36,18 +36,24 @@ pub(crate) struct Recovered {
     pub(crate) verified_bytes: u64,
     /// Names of segment and index files that neither manifest nor journal speaks of.
     pub(crate) leftovers: Vec<String>,
+    /// The last whole round of its shard.
+    last_round: u64,
     fold: Option<LogFold>,
     manifest: Option<Manifest>,
 }
 
 impl Recovered {
-    /// The manifest to write, when rounds brought facts that the old one lacks.
-    pub(crate) fn new_manifest(&self, incarnation: u64) -> Option<Manifest> {
+    /// The manifest to write, when rounds brought facts that the old one lacks. It speaks of the rounds of the
+    /// incarnation that is being recovered: should this recovery not come to its commit, the next one finds the
+    /// same rounds again and must know which of them are folded in.
+    pub(crate) fn new_manifest(&self, recovered_incarnation: u64) -> Option<Manifest> {
         let fold = self.fold.as_ref()?;
         let old = self.manifest.as_ref()?;
+        let known_round =
+            if old.incarnation == recovered_incarnation { old.through_round } else { 0 };
         let manifest = Manifest {
-            incarnation,
-            through_round: 0,
+            incarnation: recovered_incarnation,
+            through_round: self.last_round.max(known_round),
             log_start: self.seed.log_start,
             base_digest: self.seed.base_digest,
             next_generation: self.seed.next_generation,
@@ -86,6 +92,10 @@ pub(crate) async fn recover_log(
         is_missing: false,
         verified_bytes: 0,
         leftovers: Vec::new(),
+        last_round: shards
+            .get(candidate.shard)
+            .and_then(|shard| shard.found.rounds.last())
+            .map_or(0, |last| last.round.identity.round),
         fold: None,
         manifest: None,
     };
