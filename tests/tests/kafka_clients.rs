@@ -1,5 +1,5 @@
 //! A real Kafka client, librdkafka, against a coordinator and a broker in this process: what it produces it reads
-//! back.
+//! back, also after the broker stopped and started again.
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
@@ -15,7 +15,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Header, Headers, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Message, Offset, TopicPartitionList};
 
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A cluster of one broker, and clients of it.
 struct Cluster {
     // Stopped in this order.
-    _broker: BrokerHandle,
+    broker: Option<BrokerHandle>,
     config: BrokerConfig,
     _coordinator: Handle,
     _directory: tempfile::TempDir,
@@ -54,8 +54,14 @@ impl Cluster {
             ..BrokerConfig::default()
         };
         let broker = Broker::start(config.clone()).unwrap();
+        // Clients find the broker at the same port when it starts again.
         config.listen = broker.kafka_address();
-        Self { _broker: broker, config, _coordinator: coordinator, _directory: directory }
+        Self { broker: Some(broker), config, _coordinator: coordinator, _directory: directory }
+    }
+
+    fn restart(&mut self) {
+        self.broker.take().unwrap().stop().unwrap();
+        self.broker = Some(Broker::start(self.config.clone()).unwrap());
     }
 
     fn client(&self, settings: &[(&str, &str)]) -> ClientConfig {
@@ -90,11 +96,26 @@ impl Cluster {
     }
 
     fn consumer(&self) -> BaseConsumer {
-        // No test joins a group; librdkafka wants its name all the same, and would look for the
-        // group's owner to commit offsets when it closes.
+        // No test joins a group; librdkafka wants its name all the same. Without this setting its close would wait
+        // for a group coordinator, to commit to.
         let settings =
             [("group.id", "unused"), ("enable.auto.commit", "false"), ("check.crcs", "true")];
         self.client(&settings).create().unwrap()
+    }
+
+    /// Every record of `partition` from `start` to the end of the log.
+    fn read(&self, topic: &str, partition: i32, start: i64) -> Vec<OwnedMessage> {
+        let consumer = self.consumer();
+        let (_, end) = consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap();
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(topic, partition, Offset::Offset(start)).unwrap();
+        consumer.assign(&assignment).unwrap();
+        let mut records = Vec::new();
+        while start + i64::try_from(records.len()).unwrap() < end {
+            let record = consumer.poll(PATIENCE).expect("a record in time").unwrap();
+            records.push(record.detach());
+        }
+        records
     }
 }
 
@@ -143,7 +164,44 @@ impl TestProducer {
     }
 }
 
+fn values(records: &[OwnedMessage]) -> Vec<String> {
+    let text = |record: &OwnedMessage| String::from_utf8(record.payload().unwrap().to_vec());
+    records.iter().map(|record| text(record).unwrap()).collect()
+}
+
 const BASE_TIME: i64 = 1_700_000_000_000;
+
+#[test]
+fn each_codec_brings_back_what_went_in() {
+    let cluster = Cluster::start();
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let topic = format!("codec-{codec}");
+        cluster.create_topic(&topic, 2, &[]).unwrap();
+        let producer = cluster.producer(&[
+            ("acks", "all"),
+            ("enable.idempotence", "true"),
+            ("compression.codec", codec),
+            ("linger.ms", "10"),
+        ]);
+        let sent: Vec<_> = (0..500).map(|number| format!("{codec} {number} ").repeat(10)).collect();
+        for (time, value) in (BASE_TIME..).zip(&sent) {
+            producer.send(&topic, 1, value, time);
+        }
+        let offsets: Result<Vec<_>, _> = producer.flush().into_iter().collect();
+        assert_eq!(offsets, Ok((0..500).collect()), "{codec}");
+
+        let records = cluster.read(&topic, 1, 0);
+        assert_eq!(values(&records), sent, "{codec}");
+        for (time, record) in (BASE_TIME..).zip(&records) {
+            assert_eq!(record.key(), Some(&b"key"[..]));
+            assert_eq!(record.timestamp().to_millis(), Some(time));
+            let header = record.headers().unwrap().get(0);
+            let length = record.payload().map_or(0, <[u8]>::len).to_string();
+            assert_eq!((header.key, header.value), ("length", Some(length.as_bytes())));
+        }
+        assert_eq!(cluster.read(&topic, 0, 0).len(), 0);
+    }
+}
 
 #[test]
 fn times_find_the_first_record_that_is_not_older() {
@@ -170,6 +228,35 @@ fn times_find_the_first_record_that_is_not_older() {
     assert_eq!(found(BASE_TIME + 4000), Offset::Offset(4));
     assert_eq!(found(BASE_TIME + 4001), Offset::Offset(5));
     assert_eq!(found(BASE_TIME + 9001), Offset::End);
+}
+
+#[test]
+fn a_producer_goes_on_after_a_restart_and_nothing_is_lost_or_doubled() {
+    const RECORDS: i32 = 3_000;
+    let mut cluster = Cluster::start();
+    cluster.create_topic("restart", 3, &[]).unwrap();
+    let producer = cluster.producer(&[
+        ("acks", "all"),
+        ("enable.idempotence", "true"),
+        ("reconnect.backoff.max.ms", "200"),
+    ]);
+    let send = |range: std::ops::Range<i32>| {
+        for number in range {
+            producer.send("restart", number % 3, &number.to_string(), BASE_TIME);
+        }
+    };
+    send(0..RECORDS / 2);
+    assert!(producer.flush().iter().all(Result::is_ok));
+    // These are on their way, or not yet sent, when the broker goes.
+    send(RECORDS / 2..RECORDS);
+    cluster.restart();
+    assert!(producer.flush().iter().all(Result::is_ok));
+
+    for partition in 0..3 {
+        let wanted: Vec<_> =
+            (0..RECORDS).filter(|number| number % 3 == partition).map(|n| n.to_string()).collect();
+        assert_eq!(values(&cluster.read("restart", partition, 0)), wanted);
+    }
 }
 
 #[test]
