@@ -276,7 +276,7 @@ fn run_of_batches(state: &State) -> impl Iterator<Item = BatchMark> + '_ {
 }
 
 impl State {
-    fn note_unfolded(&mut self, round: u64) {
+    pub(crate) fn note_unfolded(&mut self, round: u64) {
         self.unfolded_round = Some(self.unfolded_round.map_or(round, |lowest| lowest.min(round)));
     }
 

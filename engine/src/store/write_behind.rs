@@ -127,7 +127,7 @@ async fn work(shared: &Rc<Shared>) -> io::Result<()> {
     }
     shared.journaled_since.set(0);
     for log in logs(shared) {
-        flush(shared, &log, Pass::Pieces, 0).await?;
+        flush(shared, &log, Pass::Pieces, 0).await.map_err(is_final)?;
     }
     trim_cache(shared);
     Ok(())
@@ -183,20 +183,22 @@ async fn checkpoint(shared: &Rc<Shared>, pass: Pass) -> io::Result<()> {
         shared.room_made.raise();
     }
     for log in &logs {
-        let written_to = flush(shared, log, pass, hold_up).await?;
+        let written_to = flush(shared, log, pass, hold_up).await.map_err(is_final)?;
         synced.push((Rc::clone(log), written_to));
     }
-    sync_segments(shared, &logs).await?;
+    sync_segments(shared, &logs).await.map_err(is_final)?;
     let mut doomed: Vec<(Rc<Log>, Vec<SegmentName>)> = Vec::new();
-    for log in &logs {
-        if let Some(names) = fold(shared, log).await? {
-            doomed.push((Rc::clone(log), names));
+    let written = fold_and_write(shared, &logs, &synced, &mut doomed).await;
+    let (first_needed_round, positions) = match written {
+        Ok(written) => written,
+        Err(error) => {
+            // They go when a later checkpoint stands.
+            for (log, names) in doomed {
+                log.state.borrow_mut().doomed.extend(names);
+            }
+            return Err(error);
         }
-    }
-    let sequence = shared.checkpoint_sequence.get() + 1;
-    shared.checkpoint_sequence.set(sequence);
-    let (content, positions) = take_checkpoint(shared, &synced);
-    content.write(shared.disk.as_ref(), &shared.shard_directory, sequence).await?;
+    };
     for (log, boundary) in positions {
         let mut state = log.state.borrow_mut();
         if boundary.position >= state.checkpointed.position
@@ -208,7 +210,7 @@ async fn checkpoint(shared: &Rc<Shared>, pass: Pass) -> io::Result<()> {
             }
         }
     }
-    if shared.journal.borrow_mut().release(content.first_needed_round) {
+    if shared.journal.borrow_mut().release(first_needed_round) {
         shared.room_made.raise();
     }
     let mut stats = shared.stats.get();
@@ -222,11 +224,35 @@ async fn checkpoint(shared: &Rc<Shared>, pass: Pass) -> io::Result<()> {
     Ok(())
 }
 
-/// The checkpoint as of this moment; nothing is awaited, so no round ends while it is taken (J21).
-fn take_checkpoint(
+/// Where each log stands in a checkpoint.
+type Positions = Vec<(Rc<Log>, Boundary)>;
+
+/// Manifests, then both copies of the checkpoint. Gives the first round still needed, and where each log stands.
+async fn fold_and_write(
     shared: &Rc<Shared>,
+    logs: &[Rc<Log>],
     synced: &[(Rc<Log>, Boundary)],
-) -> (Checkpoint, Vec<(Rc<Log>, Boundary)>) {
+    doomed: &mut Vec<(Rc<Log>, Vec<SegmentName>)>,
+) -> io::Result<(u64, Positions)> {
+    for log in logs {
+        if let Some(names) = fold(shared, log).await? {
+            doomed.push((Rc::clone(log), names));
+        }
+    }
+    let sequence = shared.checkpoint_sequence.get() + 1;
+    shared.checkpoint_sequence.set(sequence);
+    let (content, positions) = take_checkpoint(shared, synced);
+    content.write(shared.disk.as_ref(), &shared.shard_directory, sequence).await?;
+    Ok((content.first_needed_round, positions))
+}
+
+/// Space of segments was reserved long before they are written: there a full disk is an error like any other (J33).
+fn is_final(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::StorageFull { io::Error::other(error) } else { error }
+}
+
+/// The checkpoint as of this moment; nothing is awaited, so no round ends while it is taken (J21).
+fn take_checkpoint(shared: &Rc<Shared>, synced: &[(Rc<Log>, Boundary)]) -> (Checkpoint, Positions) {
     let mut first_needed = shared.last_round.get() + 1;
     let mut entries = Vec::new();
     let mut positions = Vec::new();
@@ -380,23 +406,45 @@ async fn sync_segments(shared: &Rc<Shared>, logs: &[Rc<Log>]) -> io::Result<()> 
 /// Writes the manifest of a log that has facts the manifest lacks. The segments that may be deleted once the
 /// checkpoint stands too.
 async fn fold(shared: &Rc<Shared>, log: &Rc<Log>) -> io::Result<Option<Vec<SegmentName>>> {
-    let Some((manifest, sequence, doomed)) = take_manifest(shared, log) else { return Ok(None) };
-    write_manifest(shared.disk.as_ref(), &log.directory, sequence, &manifest).await?;
-    log.write_indexes().await?;
+    let Some(folded) = take_manifest(shared, log) else { return Ok(None) };
+    let Folded { manifest, sequence, first_round, doomed } = folded;
+    let written = write_manifest(shared.disk.as_ref(), &log.directory, sequence, &manifest).await;
+    if let Err(error) = written {
+        // A full disk is no end: the facts stay in the journal until a manifest has them.
+        let mut state = log.state.borrow_mut();
+        state.note_unfolded(first_round);
+        state.doomed.extend(doomed);
+        return Err(error);
+    }
+    match log.write_indexes().await {
+        // An index is a hint; without its file the segment is walked once.
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+        other => other?,
+    }
     Ok(Some(doomed))
 }
 
-fn take_manifest(shared: &Shared, log: &Log) -> Option<(Manifest, u64, Vec<SegmentName>)> {
+/// What one manifest takes out of a log's state.
+struct Folded {
+    manifest: Manifest,
+    sequence: u64,
+    /// The lowest round with a fact that is in this manifest and was in none before.
+    first_round: u64,
+    /// Segments that may be deleted once the checkpoint stands too.
+    doomed: Vec<SegmentName>,
+}
+
+fn take_manifest(shared: &Shared, log: &Log) -> Option<Folded> {
     let mut state = log.state.borrow_mut();
-    if state.unfolded_round.is_none() || state.is_removed || state.is_busy_cutting {
+    if state.is_removed || state.is_busy_cutting {
         return None;
     }
-    state.unfolded_round = None;
+    let first_round = state.unfolded_round.take()?;
     state.manifest_sequence += 1;
     let base = log.base_digest.get();
     let manifest = state.manifest(shared.incarnation, shared.last_round.get(), base);
     let doomed = std::mem::take(&mut state.doomed);
-    Some((manifest, state.manifest_sequence, doomed))
+    Some(Folded { manifest, sequence: state.manifest_sequence, first_round, doomed })
 }
 
 async fn delete_segments(
