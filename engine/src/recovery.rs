@@ -157,9 +157,13 @@ async fn read_start_record(
         StartRecordFound::Missing => "missing".to_owned(),
         StartRecordFound::Damaged(reason) => reason,
     };
-    // Without a record the directory is new, unless there are partitions: then it is damaged.
+    // Without a record the directory is new, also when its first start was cut short while it wrote one; unless
+    // there are partitions: then it is damaged.
     let partitions = list_or_empty(disk, &partitions_directory(root)).await?;
-    if partitions.is_empty() && reason == "missing" {
+    if partitions.is_empty() {
+        if reason != "missing" {
+            tracing::warn!(directory = %root.display(), reason, "no whole start record, and no partition: starts as new");
+        }
         return Ok(None);
     }
     Err(OpenError::NoStartRecord { path: root.to_path_buf(), reason })

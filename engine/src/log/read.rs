@@ -457,7 +457,11 @@ impl Log {
         };
         let base =
             WalkPoint { byte: 0, offset: name.base, digest: digest_before, max_timestamp: -1 };
-        let stored = self.read_index_file(name).await.map_err(|e| self.io_error(name, &e))?;
+        // The file is a hint: without it the segment is walked.
+        let stored = self.read_index_file(name).await.unwrap_or_else(|error| {
+            tracing::warn!(path = %self.index_path(name).display(), %error, "read an index");
+            None
+        });
         let mut stored = stored.filter(|(digest_at_base, _)| *digest_at_base == digest_before);
         let index = loop {
             let mut index = Index::default();

@@ -164,10 +164,13 @@ fn arm(world: &Rc<World>) -> Ending {
     let now_ns = world.runtime.now_ns();
     let life_ns = world.options.life_ms * 1_000_000;
     if hangs {
-        let disk = world.disk.clone();
         let at = now_ns + rng.random_range(1_000_000..3_000_000_000);
-        // Long enough for a stall, short enough for those who wait for the dead.
-        world.runtime.call_at(at, move || disk.release_hung());
+        // Long enough for a stall, short enough for those who wait for the dead. The operation that hangs may come
+        // late in the life: no disk hangs for ever.
+        for again in 0..20 {
+            let disk = world.disk.clone();
+            world.runtime.call_at(at + again * 3_000_000_000, move || disk.release_hung());
+        }
     }
     if set.full_disk && rng.random_bool(0.7) {
         let from = now_ns + rng.random_range(0..life_ns);

@@ -215,6 +215,7 @@ impl Model {
             // Until the cut itself they grow as ever.
             self.durable = self.durable.max(durable);
             self.written = self.written.max(written);
+            self.log_start = self.log_start.max(start.min(self.log_start_asked));
             return Ok(());
         }
         if end != self.end() {
