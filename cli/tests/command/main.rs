@@ -4,6 +4,7 @@
 mod errors;
 mod processes;
 mod records;
+mod restart;
 mod topics;
 
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -26,7 +26,7 @@ use super::{Acks, ProducerOptions, Shared};
 use crate::cluster::{AutoCreate, Cluster};
 use crate::connection::{Connection, Reply};
 use crate::error::{CallError, ClientError, ConnectError, Refusal};
-use crate::metadata::Asked;
+use crate::metadata::{Asked, TopicView};
 use crate::retry::Chance;
 
 /// Longest pause that a broker can ask for, in ms.
@@ -47,10 +47,22 @@ pub(super) enum Command {
 
 /// What some work ended with.
 enum Done {
-    Connected { node: i32, outcome: Result<Connection, ConnectError> },
-    Produced { node: i32, sent: Vec<(LaneId, u64)>, outcome: Result<Option<Reply>, CallError> },
-    Refreshed { outcome: Result<(), ClientError> },
-    Identified { outcome: Result<Identity, ClientError> },
+    Connected {
+        node: i32,
+        outcome: Result<Connection, ConnectError>,
+    },
+    Produced {
+        node: i32,
+        sent: Vec<(LaneId, u64)>,
+        outcome: Result<Option<Reply>, CallError>,
+    },
+    /// The partitions of the topics asked for.
+    Refreshed {
+        outcome: Result<Vec<(Arc<str>, Vec<i32>)>, ClientError>,
+    },
+    Identified {
+        outcome: Result<Identity, ClientError>,
+    },
 }
 
 /// Something that is asked for at most once at a time, with pauses after failures.
@@ -126,7 +138,7 @@ impl Sender {
             self.refresh(now_ms);
             let wake_ms = self.next_ms(now_ms).into_iter().chain(next_due_ms).min();
             tokio::select! {
-                Some(done) = self.works.next(), if !self.works.is_empty() => self.on_done(done),
+                Some(done) = self.works.next(), if !self.works.is_empty() => self.on_done(done).await,
                 command = self.commands.recv() => match command {
                     Some(Command::Flush(reply)) => {
                         self.collect(true).await;
@@ -309,18 +321,18 @@ impl Sender {
             return;
         }
         let topics = std::mem::take(&mut self.stale_topics);
-        let (cluster, shared) = (self.cluster.clone(), Arc::clone(&self.shared));
+        let cluster = self.cluster.clone();
         self.works.push(Box::pin(async move {
             let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
             let outcome = cluster.refresh(Asked::Topics(&names), AutoCreate::Never).await;
-            if let Ok((view, _)) = &outcome {
-                let mut batcher = shared.batcher.lock().await;
-                for topic in names.iter().filter_map(|name| view.topics.get(*name)) {
-                    let partitions = topic.partitions.iter().map(|partition| partition.index);
-                    batcher.set_topic(&topic.name, partitions.collect());
-                }
-            }
-            Done::Refreshed { outcome: outcome.map(|_| ()) }
+            let found = outcome.map(|(view, _)| {
+                let found = names.iter().filter_map(|name| view.topics.get(*name));
+                let partitions_of = |topic: &TopicView| {
+                    topic.partitions.iter().map(|partition| partition.index).collect()
+                };
+                found.map(|topic| (Arc::clone(&topic.name), partitions_of(topic))).collect()
+            });
+            Done::Refreshed { outcome: found }
         }));
     }
 
@@ -338,7 +350,9 @@ impl Sender {
         lanes.chain(later).chain([self.refresh_due_ms]).min()
     }
 
-    fn on_done(&mut self, done: Done) {
+    /// Only here and in the loop is the batcher's lock waited for, never in a work: a work that stands in line for it is
+    /// not polled while the loop stands behind it.
+    async fn on_done(&mut self, done: Done) {
         let now_ms = self.shared.clock.now_ms();
         let backoff = self.options.backoff;
         match done {
@@ -359,7 +373,12 @@ impl Sender {
                     }
                 }
             }
-            Done::Refreshed { outcome: Ok(()) } => {
+            Done::Refreshed { outcome: Ok(topics) } => {
+                let mut batcher = self.shared.batcher.lock().await;
+                for (topic, partitions) in topics {
+                    batcher.set_topic(&topic, partitions);
+                }
+                drop(batcher);
                 // Not more often than this while leaders are being elected.
                 self.refreshing.succeeded(now_ms + u64::from(backoff.first_ms));
             }
@@ -380,7 +399,7 @@ impl Sender {
                 self.note_all(&format!("get a producer id: {error}"));
             }
             Done::Produced { node, sent, outcome } => {
-                self.on_produced(node, &sent, &outcome, now_ms);
+                self.on_produced(node, &sent, &outcome, now_ms).await;
             }
         }
     }
@@ -401,7 +420,7 @@ impl Sender {
         }
     }
 
-    fn on_produced(
+    async fn on_produced(
         &mut self,
         node: i32,
         sent: &[(LaneId, u64)],
@@ -441,12 +460,7 @@ impl Sender {
                 self.stale_topics.insert(Arc::clone(&id.0));
             }
             if let Some(bytes) = consequence.too_large_bytes {
-                let (shared, topic) = (Arc::clone(&self.shared), Arc::clone(&id.0));
-                match shared.batcher.try_lock() {
-                    Ok(mut batcher) => batcher.shrink(&topic, bytes),
-                    // Busy now; the next batch that is too large will tell again.
-                    Err(_) => tracing::trace!("the batcher is busy"),
-                }
+                self.shared.batcher.lock().await.shrink(&id.0, bytes);
             }
         }
     }
