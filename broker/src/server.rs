@@ -30,6 +30,10 @@ use shard_main::{Control, Report, ShardStart, SharedStart};
 
 /// A shard that fails while the others serve gets them stopped; each has this long for it.
 const ABORT_WITHIN: Duration = Duration::from_secs(10);
+/// Tries to bind an address that is taken.
+const BIND_TRIES: u32 = 40;
+/// Pause between them.
+const BIND_RETRY: Duration = Duration::from_millis(50);
 
 /// Why a broker does not start. Every message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +68,26 @@ pub enum StartError {
     /// Whoever started it wants it no more.
     #[error("the start was given up")]
     Cancelled,
+}
+
+/// Binds, and tries again for a while when the address is taken: the kernel takes the rings of a process that was
+/// killed down some time after the process itself, and its listeners with them.
+fn until_free<T>(
+    cancelled: &flume::Receiver<()>,
+    bind: impl Fn() -> io::Result<T>,
+) -> Result<io::Result<T>, StartError> {
+    let (_never_sent, nothing) = flume::bounded::<()>(0);
+    for _ in 0..BIND_TRIES {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            other => return Ok(other),
+        }
+        if cancelled.try_recv().is_ok() {
+            return Err(StartError::Cancelled);
+        }
+        let _waited = nothing.recv_timeout(BIND_RETRY);
+    }
+    Ok(bind())
 }
 
 fn findings_text(findings: &[Finding]) -> String {
@@ -103,12 +127,14 @@ impl Broker {
         let io_memory_bytes = check_machine(&config, shards)?;
 
         let bind_error = |key, address| move |source| StartError::Bind { key, address, source };
-        let (kafka_address, sockets) = bind_shared(config.listen, bindings.len())
-            .map_err(bind_error("listen", config.listen))?;
+        let (kafka_address, sockets) =
+            until_free(cancelled, || bind_shared(config.listen, bindings.len()))?
+                .map_err(bind_error("listen", config.listen))?;
         let admin_listener = match config.admin_address() {
-            Some(address) => {
-                Some(TcpListener::bind(address).map_err(bind_error("admin_listen", address))?)
-            }
+            Some(address) => Some(
+                until_free(cancelled, || TcpListener::bind(address))?
+                    .map_err(bind_error("admin_listen", address))?,
+            ),
             None => None,
         };
 

@@ -16,19 +16,21 @@ pub struct TopicName(Arc<str>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// There is nothing.
-    #[error("topic name is empty")]
+    #[error("topic name is invalid: it is empty")]
     Empty,
     /// A directory's own name or its parent's.
-    #[error("topic name cannot be \".\" or \"..\"")]
+    #[error("topic name is invalid: it cannot be \".\" or \"..\"")]
     Dots,
     /// Longer than [`TOPIC_NAME_BYTES_MAX`].
-    #[error("topic name of {got_bytes} B exceeds {TOPIC_NAME_BYTES_MAX} B")]
+    #[error("topic name is invalid: {got_bytes} B exceed {TOPIC_NAME_BYTES_MAX} B")]
     TooLong {
         /// Its length.
         got_bytes: usize,
     },
     /// A character outside the legal set.
-    #[error("topic name contains {found:?}: only a-z, A-Z, 0-9, '.', '_' and '-' are legal")]
+    #[error(
+        "topic name is invalid: it contains {found:?}, only a-z, A-Z, 0-9, '.', '_' and '-' are legal"
+    )]
     Character {
         /// The first such character.
         found: char,
