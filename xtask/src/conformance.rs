@@ -262,7 +262,7 @@ impl Suite {
         }
     }
 
-    /// librdkafka takes a broker without FindCoordinator for one from before lz4, and sends plain records.
+    /// librdkafka takes a broker without `FindCoordinator` for one from before lz4, and sends plain records.
     fn leaves_codec_out(&self, client: Client, operation: &Operation) -> bool {
         const FIND_COORDINATOR: i16 = 10;
         operation.name == "lz4"
