@@ -521,4 +521,6 @@ impl Store {
 }
 
 #[cfg(test)]
+mod schedules;
+#[cfg(test)]
 mod tests;
