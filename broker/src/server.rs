@@ -239,7 +239,8 @@ fn check_machine(config: &BrokerConfig, shards: u16) -> Result<usize, StartError
     };
     let facts = preflight::probe(&plan);
     let findings = preflight::judge(&facts, &plan);
-    for finding in findings.iter().filter(|finding| finding.severity == Severity::Warning) {
+    let told = [Severity::Warning, Severity::Unsafe];
+    for finding in findings.iter().filter(|finding| told.contains(&finding.severity)) {
         tracing::warn!(what = finding.what, remedy = finding.remedy, "{}", finding.found);
     }
     let fatal: Vec<_> =

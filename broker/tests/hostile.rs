@@ -147,6 +147,37 @@ fn unfinished_requests_cannot_keep_the_memory_of_others() {
     serves(&cluster);
 }
 
+/// Goal: what a slow writer holds of the budget is what it has sent, about. Once it was 64 KiB for the first byte, so
+/// two thousand connections of a byte each stalled every other client of a shard with its default budget of 128 MiB,
+/// for seconds, while one was thrown out per second.
+#[test]
+fn many_requests_that_have_only_begun_leave_room_for_others() {
+    const SLOW: u64 = 256;
+    let cluster = Cluster::start_with(1, |config| {
+        config.max_frame_bytes = 4 << 20;
+        config.shard_request_bytes = 4 << 20;
+        config.first_frame_deadline_ms = 60_000;
+    });
+    cluster.create_topic("t", 1, &[]);
+    let mut slow: Vec<Client> = (0..SLOW).map(|_| cluster.client()).collect();
+    for client in &mut slow {
+        // The beginning of a Produce of 1 MiB.
+        client.stream.write_all(&[0, 0x10, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0]).unwrap();
+    }
+    let admin = cluster.broker().admin_address().unwrap();
+    let value = |name: &str| {
+        let (_, text) = cluster::get(admin, "/metrics");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or(0_u64)
+    };
+    while value("levada_request_budget_bytes ") < SLOW << 12 {
+        assert_eq!(value("levada_connections_evicted_total "), 0);
+    }
+    serves(&cluster);
+    assert_eq!(value("levada_request_budget_waiting "), 0);
+    assert_eq!(value("levada_connections_evicted_total "), 0);
+}
+
 #[test]
 fn full_mailboxes_and_small_budgets_slow_producers_down_but_lose_nothing() {
     let cluster = Cluster::start_with(3, |config| {

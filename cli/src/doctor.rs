@@ -69,18 +69,19 @@ pub(crate) fn run(args: &DoctorArgs, output: Output) -> anyhow::Result<ExitCode>
         Output::Json => print_json(&to_json(&findings, worst))?,
         Output::Table => print_text(&findings, worst)?,
     }
-    Ok(if worst == Severity::Fatal { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if worst >= Severity::Unsafe { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn judge_free_space(facts: &Facts) -> Option<Finding> {
     let DataDirectory { looked_at, free_bytes, .. } = facts.data_dir.as_ref().ok()?;
-    let found = format!("{} free in {}", human_bytes(*free_bytes), looked_at.display());
-    let (severity, remedy) = if *free_bytes < FREE_BYTES_FATAL {
+    let free_bytes = (*free_bytes)?;
+    let found = format!("{} free in {}", human_bytes(free_bytes), looked_at.display());
+    let (severity, remedy) = if free_bytes < FREE_BYTES_FATAL {
         (
             Severity::Fatal,
             "make room, or choose another data_dir: without room a broker refuses every write",
         )
-    } else if *free_bytes < FREE_BYTES_LOW {
+    } else if free_bytes < FREE_BYTES_LOW {
         (
             Severity::Warning,
             "make room, or set retention.ms and retention.bytes of the topics lower",
@@ -95,6 +96,7 @@ fn severity_name(severity: Severity) -> &'static str {
     match severity {
         Severity::Fine => "good",
         Severity::Warning => "warning",
+        Severity::Unsafe => "unsafe",
         Severity::Fatal => "fatal",
     }
 }
@@ -130,6 +132,9 @@ fn print_text(findings: &[Finding], worst: Severity) -> std::io::Result<()> {
     let verdict = match worst {
         Severity::Fine => "A broker runs well here.",
         Severity::Warning => "A broker runs here; see the warnings.",
+        Severity::Unsafe => {
+            "A broker starts here, but what it acknowledges is not safe; see what is unsafe."
+        }
         Severity::Fatal => "A broker does not start here; see what is fatal.",
     };
     writeln!(out, "{verdict}")?;
@@ -153,7 +158,7 @@ mod tests {
                 looked_at: "/d".into(),
                 file_system: 0,
                 direct_io_error: None,
-                free_bytes,
+                free_bytes: Some(free_bytes),
             }),
             wall_clock_s: 0,
         };
@@ -163,5 +168,8 @@ mod tests {
         assert_eq!(severity(1 << 40), Severity::Fine);
         let unknown = Facts { data_dir: Err("gone".to_owned()), ..facts(0) };
         assert_eq!(judge_free_space(&unknown), None, "told elsewhere");
+        let mut uncounted = facts(0);
+        uncounted.data_dir.as_mut().unwrap().free_bytes = None;
+        assert_eq!(judge_free_space(&uncounted), None, "ramfs does not count");
     }
 }

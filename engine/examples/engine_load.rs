@@ -48,7 +48,7 @@ fn main() -> Result<(), BoxError> {
             let root = directory.path().to_owned();
             let executor = LocalExecutorBuilder::new(placement.clone())
                 .io_memory(1 << 20)
-                .preempt_timer(std::time::Duration::from_millis(2))
+                .preempt_timer(std::time::Duration::from_millis(100)) // as the broker's shards
                 .spawn(move || async move { run(&root, appenders, partitions, seconds).await })?;
             let rate = executor.join()?.map_err(|error| -> BoxError { error.into() })?;
             rates.push(rate);

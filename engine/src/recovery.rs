@@ -11,6 +11,7 @@ mod verify;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -85,8 +86,8 @@ pub struct RecoveryReport {
     pub rounds: u64,
     /// Last rounds that were torn and dropped whole: (shard, round).
     pub torn: Vec<(u16, u64)>,
-    /// Rounds that are missing in the middle: (shard, round).
-    pub gaps: Vec<(u16, u64)>,
+    /// Rounds that are missing in the middle: (shard, run of rounds).
+    pub gaps: Vec<(u16, Range<u64>)>,
     /// Bytes written into segments from the journals.
     pub replayed_bytes: u64,
     /// Bytes of segments verified.
@@ -333,7 +334,7 @@ async fn read_shards(
             shard.found = find_rounds(&bytes, block, *uid, record.incarnation, first);
             drop_torn_payloads(&mut shard, report);
             report.rounds += shard.found.rounds.len() as u64;
-            report.gaps.extend(shard.found.gaps.iter().map(|round| (index, *round)));
+            report.gaps.extend(shard.found.gaps.iter().map(|gap| (index, gap.clone())));
         }
         shards.push(shard);
     }

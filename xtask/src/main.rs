@@ -7,7 +7,9 @@ mod conformance;
     allow(dead_code, reason = "shared with the runs behind the feature")
 )]
 mod crash;
+mod doctor;
 mod flatbuffers;
+mod hostile;
 mod powercut;
 mod sim;
 
@@ -37,6 +39,13 @@ enum Task {
     Powercut(powercut::Options),
     /// Fills a small file system under a broker.
     Fulldisk(powercut::FulldiskOptions),
+    /// Takes away what a broker needs, and reads what `levada doctor` says about it.
+    Doctor(doctor::Options),
+    /// One case of `doctor`: becomes another program in surroundings that lack something.
+    #[command(hide = true)]
+    DoctorLaunch(doctor::launch::Options),
+    /// Measures what strangers do to a well-behaved client, and to the broker's memory.
+    Hostile(hostile::Options),
     /// Measures the start with many segments, and with a full journal.
     Starts(crash::starts::Options),
 }
@@ -50,6 +59,9 @@ fn main() -> anyhow::Result<()> {
         Task::Sim(options) => sim::run(&options),
         Task::Powercut(options) => powercut::run(&options),
         Task::Fulldisk(options) => powercut::run_fulldisk(&options),
+        Task::Doctor(options) => doctor::run(&options),
+        Task::DoctorLaunch(options) => doctor::launch::run(&options),
+        Task::Hostile(options) => hostile::run(&options),
         Task::Starts(options) => crash::starts::run(&options),
     }
 }

@@ -35,11 +35,15 @@ const HEAD_BYTES: usize = 6;
 /// Bytes of a frame's length.
 const LENGTH_BYTES: usize = 4;
 
-/// A body is accounted for in steps of at least this, in bytes.
-const BODY_STEP_BYTES: u64 = 64 << 10;
+/// A body is accounted for in steps of at least this, in bytes: the room for a first read. With more, a few thousand
+/// connections that send next to nothing would use up the budget of all.
+const BODY_STEP_BYTES: u64 = 4 << 10;
 
 /// An idle connection keeps no larger read buffer than this, in bytes.
 const IDLE_BUFFER_BYTES: usize = 8 << 10;
+
+/// A larger one is given up when it is this many times larger than what is in it.
+const SLACK_MAX: usize = 8;
 
 /// Replies that are sent together, at most.
 const REPLIES_PER_SEND: usize = 128;
@@ -546,13 +550,22 @@ impl Connection {
         Some(u64::try_from(whole_in).unwrap_or(u64::MAX))
     }
 
-    /// Lets go of a large read buffer when nothing is in it.
+    /// Lets go of a large read buffer when next to nothing is in it.
     pub fn shrink_when_idle(&self) {
-        let mut buffer = self.buffer.borrow_mut();
-        if buffer.buffered_bytes() == 0 && buffer.capacity_bytes() > IDLE_BUFFER_BYTES {
-            *buffer = FrameBuffer::new(self.max_frame_bytes);
-        }
+        shrink(&mut self.buffer.borrow_mut(), self.max_frame_bytes);
     }
+}
+
+/// Moves what little is in a large buffer to a small one. No budget counts the room behind it, and a client that was
+/// fast before it stopped in the middle of a request would keep a quarter of a megabyte.
+fn shrink(buffer: &mut FrameBuffer, max_frame_bytes: u32) {
+    let capacity_bytes = buffer.capacity_bytes();
+    if capacity_bytes <= IDLE_BUFFER_BYTES || buffer.buffered_bytes() > capacity_bytes / SLACK_MAX {
+        return;
+    }
+    let mut small = FrameBuffer::new(max_frame_bytes);
+    small.feed(buffer.buffered());
+    *buffer = small;
 }
 
 /// What is known of a request before its body is read.
@@ -582,5 +595,36 @@ impl Drop for Leaves {
     fn drop(&mut self) {
         self.shard.connections.leave(self.id);
         subtract(&self.shard.metrics.connections_open, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a client that sends megabytes and then one byte costs as little as one that sent one byte.
+    #[test]
+    fn a_large_buffer_goes_when_little_is_in_it_and_stays_while_it_is_used() {
+        let frame = |bytes: usize| {
+            let length = u32::try_from(bytes).unwrap().to_be_bytes();
+            [&length[..], &vec![7; bytes]].concat()
+        };
+        let mut buffer = FrameBuffer::new(1 << 20);
+        for _ in 0..4 {
+            buffer.feed(&frame(600_000));
+            assert_eq!(buffer.next_frame().unwrap().unwrap().len(), 600_000);
+        }
+        let whole = frame(600_000);
+        buffer.feed(&whole[..3]);
+        assert!(buffer.capacity_bytes() > 16 * IDLE_BUFFER_BYTES, "or there is nothing to show");
+        shrink(&mut buffer, 1 << 20);
+        assert!(buffer.capacity_bytes() <= IDLE_BUFFER_BYTES, "{}", buffer.capacity_bytes());
+        // Nothing is lost, and a request that goes on keeps its buffer.
+        buffer.feed(&whole[3..500_000]);
+        let capacity_bytes = buffer.capacity_bytes();
+        shrink(&mut buffer, 1 << 20);
+        assert_eq!(buffer.capacity_bytes(), capacity_bytes);
+        buffer.feed(&whole[500_000..]);
+        assert_eq!(buffer.next_frame().unwrap().unwrap(), &whole[4..]);
     }
 }

@@ -18,8 +18,11 @@ use super::placement::CpuBinding;
 /// Entries of each ring of an executor.
 const RING_DEPTH: usize = 128;
 
-/// After this long a task that asks whether it should yield is told so.
-const PREEMPT_AFTER: Duration = Duration::from_millis(2);
+/// After this long a task that asks whether it should yield is told so. Not shorter: when this time is over before the
+/// executor has run its first task of a turn (the machine gave its core to somebody else just then), glommio 0.9 takes
+/// its queues for empty and sleeps until something else happens, with tasks that could run. With 2 ms and a busy second
+/// process that cost stalls of a second and more; completions and timers end a turn early anyway.
+const PREEMPT_AFTER: Duration = Duration::from_millis(100);
 
 /// Threads per shard for calls that block.
 const BLOCKING_THREADS: usize = 2;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, getrlimit};
+use rustix::thread::CapabilitySet;
 
 /// The executor refuses to start below this limit of locked memory, in bytes.
 pub const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
@@ -46,13 +47,27 @@ pub enum IoUring {
     /// It works.
     Works,
     /// A policy forbids it.
-    Forbidden,
-    /// The kernel has none.
-    Missing,
+    Forbidden(Forbidder),
+    /// The kernel has none, or a seccomp filter says so.
+    Missing {
+        /// Whether this process is under such a filter.
+        filtered: bool,
+    },
     /// Not enough locked memory is left.
     NoMemory,
     /// Something else.
     Failed(String),
+}
+
+/// Who forbids io_uring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forbidder {
+    /// The sysctl `kernel.io_uring_disabled`, with its value.
+    Sysctl(u8),
+    /// A seccomp filter, as containers and sandboxes have.
+    Seccomp,
+    /// Neither of them: a security module perhaps.
+    Unknown,
 }
 
 /// What is known of the file system under the data directory.
@@ -64,8 +79,8 @@ pub struct DataDirectory {
     pub file_system: i64,
     /// What a write past the page cache gave: `None` when it worked.
     pub direct_io_error: Option<String>,
-    /// Bytes free.
-    pub free_bytes: u64,
+    /// Bytes free; `None` for a file system that does not count them.
+    pub free_bytes: Option<u64>,
 }
 
 /// What was found.
@@ -92,6 +107,8 @@ pub enum Severity {
     Fine,
     /// Works, but not as well as it could.
     Warning,
+    /// A broker starts, but what it acknowledges is not safe.
+    Unsafe,
     /// A broker does not start.
     Fatal,
 }
@@ -118,6 +135,10 @@ impl Finding {
         Self { what, severity: Severity::Warning, found: found.into(), remedy: remedy.into() }
     }
 
+    fn not_safe(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what, severity: Severity::Unsafe, found: found.into(), remedy: remedy.into() }
+    }
+
     fn fatal(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { what, severity: Severity::Fatal, found: found.into(), remedy: remedy.into() }
     }
@@ -128,7 +149,7 @@ pub fn probe(plan: &Plan) -> Facts {
     Facts {
         io_uring: probe_io_uring(),
         memlock_bytes: getrlimit(Resource::Memlock).current,
-        memlock_exempt: memlock_exempt(),
+        memlock_exempt: has_capability(CapabilitySet::IPC_LOCK),
         open_files: getrlimit(Resource::Nofile).current,
         data_dir: probe_directory(&plan.data_dir).map_err(|error| error.to_string()),
         wall_clock_s: wall_clock_s(),
@@ -164,18 +185,43 @@ pub fn io_memory_bytes(facts: &Facts, plan: &Plan) -> u64 {
     bytes
 }
 
+/// What to do about a seccomp filter.
+const ALLOW_CALLS: &str = "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile (docker: \
+                           --security-opt seccomp=PROFILE; systemd: SystemCallFilter=@aio)";
+
+fn judge_forbidden(forbidder: Forbidder) -> Finding {
+    const WHAT: &str = "io_uring";
+    match forbidder {
+        Forbidder::Sysctl(value) => Finding::fatal(
+            WHAT,
+            format!(
+                "io_uring is forbidden here by the sysctl kernel.io_uring_disabled, which is {value}"
+            ),
+            "sysctl -w kernel.io_uring_disabled=0, and the same in /etc/sysctl.d for the next boot; or set it to 1 and \
+             run the broker in the group of kernel.io_uring_group",
+        ),
+        Forbidder::Seccomp => {
+            Finding::fatal(WHAT, "io_uring is forbidden here by a seccomp filter", ALLOW_CALLS)
+        }
+        Forbidder::Unknown => Finding::fatal(
+            WHAT,
+            "io_uring is forbidden here, by no sysctl and no seccomp filter: perhaps by a security module",
+            "see the audit log, and allow io_uring in the policy of SELinux or whichever module it is",
+        ),
+    }
+}
+
 fn judge_io_uring(io_uring: &IoUring) -> Finding {
     const WHAT: &str = "io_uring";
     match io_uring {
         IoUring::Works => Finding::fine(WHAT, "io_uring works"),
-        IoUring::Forbidden => Finding::fatal(
+        IoUring::Forbidden(forbidder) => judge_forbidden(*forbidder),
+        IoUring::Missing { filtered: true } => Finding::fatal(
             WHAT,
-            "io_uring is forbidden here",
-            "set the sysctl kernel.io_uring_disabled to 0; in a container, allow io_uring_setup, \
-             io_uring_enter and io_uring_register in the seccomp profile (docker: --security-opt \
-             seccomp=PROFILE)",
+            "this kernel has no io_uring, or the seccomp filter above this process says so",
+            format!("{ALLOW_CALLS}; if they are, run on Linux 5.8 or newer"),
         ),
-        IoUring::Missing => Finding::fatal(
+        IoUring::Missing { filtered: false } => Finding::fatal(
             WHAT,
             "this kernel or sandbox has no io_uring",
             "run on Linux 5.8 or newer, outside of sandboxes that replace the kernel",
@@ -285,7 +331,7 @@ fn judge_stable_storage(data_dir: &Result<DataDirectory, String>) -> Finding {
     let name = file_system_name(directory.file_system);
     let place = directory.looked_at.display();
     match directory.file_system {
-        TMPFS | RAMFS => Finding::warning(
+        TMPFS | RAMFS => Finding::not_safe(
             WHAT,
             format!(
                 "{place} is on {name}: memory, not stable storage; a power cut loses everything"
@@ -297,10 +343,7 @@ fn judge_stable_storage(data_dir: &Result<DataDirectory, String>) -> Finding {
             format!("{place} is on {name}: whether a sync reaches a disk is up to somebody else"),
             "put data_dir on a local ext4 or XFS",
         ),
-        _ => Finding::fine(
-            WHAT,
-            format!("{place} is on {name}, {} MiB free", directory.free_bytes >> 20),
-        ),
+        _ => Finding::fine(WHAT, format!("{place} is on {name}")),
     }
 }
 
@@ -357,16 +400,39 @@ fn probe_io_uring() -> IoUring {
     // SAFETY: the one requirement concerns `wq_fd` under ATTACH_WQ; all flags are zero.
     match unsafe { rustix::io_uring::io_uring_setup(4, &mut params) } {
         Ok(_ring) => IoUring::Works,
-        Err(Errno::PERM | Errno::ACCESS) => IoUring::Forbidden,
-        Err(Errno::NOSYS) => IoUring::Missing,
+        Err(Errno::PERM | Errno::ACCESS) => {
+            let privileged = has_capability(CapabilitySet::SYS_ADMIN);
+            IoUring::Forbidden(forbidder(io_uring_disabled(), privileged, is_filtered()))
+        }
+        Err(Errno::NOSYS) => IoUring::Missing { filtered: is_filtered() },
         Err(Errno::NOMEM) => IoUring::NoMemory,
         Err(errno) => IoUring::Failed(errno.to_string()),
     }
 }
 
-fn memlock_exempt() -> bool {
-    rustix::thread::capabilities(None)
-        .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::IPC_LOCK))
+/// Who it was that said no. `[P]`
+fn forbidder(sysctl: Option<u8>, privileged: bool, filtered: bool) -> Forbidder {
+    match sysctl {
+        Some(value @ 2..) => Forbidder::Sysctl(value),
+        Some(1) if !privileged => Forbidder::Sysctl(1),
+        _ if filtered => Forbidder::Seccomp,
+        _ => Forbidder::Unknown,
+    }
+}
+
+/// The sysctl, where the kernel has it.
+fn io_uring_disabled() -> Option<u8> {
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
+}
+
+/// Whether a seccomp filter is above this process.
+fn is_filtered() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
+}
+
+fn has_capability(capability: CapabilitySet) -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
 }
 
 #[expect(clippy::disallowed_methods, reason = "before any runtime exists")]
@@ -392,7 +458,7 @@ fn probe_directory(data_dir: &Path) -> io::Result<DataDirectory> {
         looked_at: looked_at.to_owned(),
         file_system: facts.f_type,
         direct_io_error: probe_direct_io(handle.as_fd()).err().map(|error| error.to_string()),
-        free_bytes: blocks.saturating_mul(block_bytes),
+        free_bytes: (facts.f_blocks > 0).then(|| blocks.saturating_mul(block_bytes)),
     })
 }
 
@@ -443,7 +509,7 @@ mod tests {
                 looked_at: "/data".into(),
                 file_system: EXT4,
                 direct_io_error: None,
-                free_bytes: 1 << 40,
+                free_bytes: Some(1 << 40),
             }),
             wall_clock_s: WALL_CLOCK_S_MIN + 1,
         }
@@ -463,10 +529,23 @@ mod tests {
     }
 
     #[test]
-    fn forbidden_io_uring_is_fatal_and_names_the_sysctl_and_seccomp() {
-        let facts = Facts { io_uring: IoUring::Forbidden, ..good() };
-        check(&facts, "io_uring", Severity::Fatal, "io_uring_disabled");
-        check(&facts, "io_uring", Severity::Fatal, "seccomp");
+    fn forbidden_io_uring_is_fatal_and_says_who_forbids_it() {
+        let facts = |forbidder| Facts { io_uring: IoUring::Forbidden(forbidder), ..good() };
+        check(&facts(Forbidder::Sysctl(2)), "io_uring", Severity::Fatal, "io_uring_disabled=0");
+        check(&facts(Forbidder::Seccomp), "io_uring", Severity::Fatal, "seccomp");
+        check(&facts(Forbidder::Unknown), "io_uring", Severity::Fatal, "SELinux");
+        assert_eq!(forbidder(Some(2), true, true), Forbidder::Sysctl(2));
+        assert_eq!(forbidder(Some(1), false, true), Forbidder::Sysctl(1));
+        assert_eq!(forbidder(Some(1), true, true), Forbidder::Seccomp);
+        assert_eq!(forbidder(None, false, true), Forbidder::Seccomp);
+        assert_eq!(forbidder(Some(0), false, false), Forbidder::Unknown);
+    }
+
+    #[test]
+    fn missing_io_uring_is_fatal_and_a_filter_may_be_why() {
+        let facts = |filtered| Facts { io_uring: IoUring::Missing { filtered }, ..good() };
+        check(&facts(false), "io_uring", Severity::Fatal, "Linux 5.8");
+        check(&facts(true), "io_uring", Severity::Fatal, "seccomp profile");
     }
 
     #[test]
@@ -491,7 +570,7 @@ mod tests {
     fn memory_is_no_stable_storage() {
         let mut facts = good();
         facts.data_dir.as_mut().unwrap().file_system = TMPFS;
-        check(&facts, "stable storage", Severity::Warning, "disk");
+        check(&facts, "stable storage", Severity::Unsafe, "disk");
     }
 
     #[test]

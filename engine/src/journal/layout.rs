@@ -31,6 +31,8 @@ pub const ROUND_VERSION: u16 = 1;
 pub const ROUND_HEADER_BYTES: usize = 64;
 /// The largest table entry, in bytes.
 pub const ENTRY_BYTES_MAX: usize = 96;
+/// No segment is longer. Positions stay so far below the end of their type that sums and roundings of them fit.
+const SEGMENT_BYTES_MAX: u64 = 1 << 62;
 
 /// A place in a partition's segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,6 +41,21 @@ pub struct Place {
     pub segment: SegmentName,
     /// Byte in it.
     pub byte: u64,
+}
+
+impl Place {
+    fn take(input: &mut FieldReader<'_>, field: &'static str) -> Result<Self, FieldError> {
+        Ok(Self { segment: SegmentName::take(input)?, byte: take_byte(input, field)? })
+    }
+}
+
+/// A position in a segment.
+fn take_byte(input: &mut FieldReader<'_>, field: &'static str) -> Result<u64, FieldError> {
+    let byte = input.u64(field)?;
+    if byte > SEGMENT_BYTES_MAX {
+        return Err(FieldError::Value { field, got: byte });
+    }
+    Ok(byte)
 }
 
 /// Bytes of one log that a round made durable, from `byte_start` to `byte_end` of one segment.
@@ -196,7 +213,7 @@ impl Entry {
                     end: input.offset("end offset")?,
                     segment: SegmentName::take(input)?,
                     byte_start: input.u64("first byte")?,
-                    byte_end: input.u64("end byte")?,
+                    byte_end: take_byte(input, "end byte")?,
                     through_start: input.u64("first byte written through")?,
                     through_end: input.u64("end byte written through")?,
                     digest: Digest::from_raw(input.u64("digest")?),
@@ -213,16 +230,13 @@ impl Entry {
             2 => Self::Truncate {
                 uid,
                 end: input.offset("end offset")?,
-                place: Place { segment: SegmentName::take(input)?, byte: input.u64("byte")? },
+                place: Place::take(input, "byte")?,
                 digest: Digest::from_raw(input.u64("digest")?),
             },
             3 => Self::LogStart { uid, start: input.offset("log start")? },
             4 => Self::Roll {
                 uid,
-                sealed: Place {
-                    segment: SegmentName::take(input)?,
-                    byte: input.u64("sealed length")?,
-                },
+                sealed: Place::take(input, "sealed length")?,
                 digest: Digest::from_raw(input.u64("digest")?),
                 next: SegmentName::take(input)?,
             },
@@ -322,7 +336,7 @@ pub enum RoundAt {
     Nothing,
     /// A round of this shard and incarnation with a whole table.
     Round(Round),
-    /// A round of another shard or incarnation with a whole table.
+    /// The header names another shard or incarnation; nothing behind it was looked at, so it may be anything.
     Foreign,
     /// The magic is there; the table is not whole.
     Broken(FieldError),
@@ -333,23 +347,23 @@ pub fn decode_round(bytes: &[u8], shard_uid: u64, incarnation: u64) -> RoundAt {
     if bytes.get(..4) != Some(&ROUND_MAGIC[..]) {
         return RoundAt::Nothing;
     }
-    match try_decode(bytes) {
-        Ok(round) => {
-            let ours =
-                round.identity.shard_uid == shard_uid && round.identity.incarnation == incarnation;
-            if ours { RoundAt::Round(round) } else { RoundAt::Foreign }
-        }
+    match try_decode(bytes, shard_uid, incarnation) {
+        Ok(Some(round)) => RoundAt::Round(round),
+        Ok(None) => RoundAt::Foreign,
         Err(error) => RoundAt::Broken(error),
     }
 }
 
-fn try_decode(bytes: &[u8]) -> Result<Round, FieldError> {
+/// `None` for another shard's or incarnation's round. It is told before the table is summed up: clients may put what
+/// looks like headers into their batches, and each could have the rest of the file read.
+fn try_decode(bytes: &[u8], shard_uid: u64, incarnation: u64) -> Result<Option<Round>, FieldError> {
     let mut input = FieldReader::new(bytes);
     input.take(4, "magic")?;
     let version = input.u16("version")?;
     input.u16("flags")?;
-    let shard_uid = input.u64("shard uid")?;
-    let incarnation = input.u64("incarnation")?;
+    if input.u64("shard uid")? != shard_uid || input.u64("incarnation")? != incarnation {
+        return Ok(None);
+    }
     let round = input.u64("round")?;
     let length = input.u32("round length")?;
     let table_bytes = input.u32("table length")?;
@@ -385,12 +399,12 @@ fn try_decode(bytes: &[u8]) -> Result<Round, FieldError> {
     if payload_at != used || used > u64::from(length) {
         return Err(FieldError::Value { field: "payload length", got: u64::from(payload_bytes) });
     }
-    Ok(Round {
+    Ok(Some(Round {
         identity: RoundIdentity { shard_uid, incarnation, round, previous },
         entries,
         length_bytes: usize::try_from(length).unwrap_or(usize::MAX),
         checksum: expected,
-    })
+    }))
 }
 
 /// Checks one payload against its entry.

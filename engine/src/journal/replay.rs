@@ -2,12 +2,16 @@
 //! be (J26, J28, J29). Nothing here reads or writes a disk.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as BTreeSlot;
+use std::ops::Range;
 
 use levada_record::{Offset, PartitionId, PartitionUid};
 
 use crate::checkpoint::LogCheckpoint;
 use crate::digest::Digest;
-use crate::journal::layout::{AppendEntry, Entry, Place, Round, RoundAt, decode_round};
+use crate::journal::layout::{
+    AppendEntry, Entry, Place, Round, RoundAt, decode_round, payload_is_whole,
+};
 use crate::manifest::{Manifest, SealedSegment};
 use crate::planted::{PlantedBug, is_planted};
 use crate::segment::layout::{SegmentName, align_down, align_up};
@@ -28,8 +32,9 @@ pub struct FoundRound {
 pub struct FoundRounds {
     /// Ascending, without those below the first needed one.
     pub rounds: Vec<FoundRound>,
-    /// Numbers that are missing although a later one is there: corruption.
-    pub gaps: Vec<u64>,
+    /// Runs of numbers that are missing although a later one is there: corruption. Runs, because without a checkpoint
+    /// the first one counts from the shard's first round, and a shard does hundreds of millions a day.
+    pub gaps: Vec<Range<u64>>,
 }
 
 /// Searches every block of the journal's files for rounds of `shard_uid` and `incarnation` from `first_needed` on.
@@ -48,7 +53,18 @@ pub fn find_rounds(
                 && round.identity.round >= first_needed
                 && round.length_bytes <= rest.len()
             {
-                by_number.insert(round.identity.round, FoundRound { file, at, round });
+                let one = FoundRound { file, at, round };
+                match by_number.entry(one.round.identity.round) {
+                    BTreeSlot::Vacant(slot) => {
+                        slot.insert(one);
+                    }
+                    // A block that also went astray: the round is where its payloads are.
+                    BTreeSlot::Occupied(mut slot) => {
+                        if !has_whole_payloads(files, slot.get()) {
+                            slot.insert(one);
+                        }
+                    }
+                }
             }
         }
     }
@@ -58,20 +74,29 @@ pub fn find_rounds(
     for (number, one) in by_number {
         let is_linked = previous.is_none_or(|sum| sum == one.round.identity.previous);
         if number != expected || !is_linked {
-            found.gaps.extend(expected..number);
-            if !is_linked && number == expected {
-                found.gaps.push(number - 1);
-            }
+            let missing = if number == expected { number - 1..number } else { expected..number };
+            found.gaps.push(missing);
             if is_planted(PlantedBug::CutByPattern) {
                 found.gaps.clear();
                 return found;
             }
         }
-        expected = number + 1;
+        expected = number.saturating_add(1);
         previous = Some(one.round.checksum);
         found.rounds.push(one);
     }
     found
+}
+
+fn has_whole_payloads(files: &[&[u8]], one: &FoundRound) -> bool {
+    let bytes = files.get(one.file).and_then(|file| file.get(one.at..)).unwrap_or(&[]);
+    one.round.entries.iter().all(|(entry, at)| match entry {
+        Entry::Append(append) => usize::try_from(append.payload_bytes())
+            .ok()
+            .and_then(|len| bytes.get(*at..at.checked_add(len)?))
+            .is_some_and(|payload| payload_is_whole(append, payload)),
+        _ => true,
+    })
 }
 
 /// Where live bytes of a segment come from.

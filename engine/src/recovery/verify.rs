@@ -522,7 +522,7 @@ fn gap_leaves_doubt(shard: Option<&OldShard>, fold: &LogFold) -> bool {
         .last_round_index
         .and_then(|index| shard.found.rounds.get(index))
         .map_or(0, |one| one.round.identity.round);
-    last_seen < *last_gap
+    last_seen < last_gap.end - 1
 }
 
 /// Pass 2: puts the journal's live bytes of one log into its segments and syncs them. Bytes written.

@@ -49,7 +49,13 @@ impl SegmentName {
     }
 
     pub(crate) fn take(input: &mut FieldReader<'_>) -> Result<Self, FieldError> {
-        Ok(Self { base: input.offset("segment base")?, generation: input.u32("generation")? })
+        let name =
+            Self { base: input.offset("segment base")?, generation: input.u32("generation")? };
+        // The next segment's generation is the next number.
+        if name.generation == u32::MAX {
+            return Err(FieldError::Value { field: "generation", got: u64::from(u32::MAX) });
+        }
+        Ok(name)
     }
 }
 

@@ -126,6 +126,11 @@ impl Broker {
         Ok(Self { child, ready, log: settings.log.clone(), spawned })
     }
 
+    /// Of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until the broker says that it is ready; the time since its start.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 use super::*;
-use crate::fields::checksum;
+use crate::fields::{FieldError, checksum};
 use crate::journal::layout::{RoundIdentity, encode_round, payload_is_whole};
 use crate::producers::Producers;
 use levada_record::{PartitionIndex, TopicId};
@@ -144,7 +144,7 @@ fn journal_of(rounds: &[u64]) -> (Vec<u8>, Vec<usize>) {
     let mut starts = Vec::new();
     let mut previous = 0;
     for round in rounds {
-        let payload = vec![u8::try_from(*round).unwrap(); 5000];
+        let payload = vec![u8::try_from(*round % 251).unwrap(); 5000];
         let Entry::Append(entry) = append((0, 5000), None, (0, 1)) else { unreachable!() };
         let entry = AppendEntry { payload_checksum: checksum(&payload), ..entry };
         let identity = RoundIdentity { shard_uid: 7, incarnation: 3, round: *round, previous };
@@ -163,6 +163,10 @@ fn numbers(found: &FoundRounds) -> Vec<u64> {
     found.rounds.iter().map(|one| one.round.identity.round).collect()
 }
 
+fn one_gap(gap: Range<u64>) -> Vec<Range<u64>> {
+    vec![gap]
+}
+
 #[test]
 fn rounds_are_found_in_order_and_old_ones_are_left_out() {
     let (bytes, _) = journal_of(&[5, 6, 7]);
@@ -178,7 +182,7 @@ fn every_flipped_bit_of_a_round_is_seen_and_told_from_a_torn_end() {
     let whole = find_rounds(&[&bytes], 4096, 7, 3, 5);
     // Padding is not covered by a checksum and carries nothing.
     let used = 64 + whole.rounds[1].round.entries[0].1 - 64 + 5000;
-    for (which, gaps) in [(1usize, vec![6u64]), (2, vec![])] {
+    for (which, gaps) in [(1usize, one_gap(6..7)), (2, vec![])] {
         for bit in 0..used * 8 {
             let mut bytes = bytes.clone();
             bytes[starts[which] + bit / 8] ^= 1 << (bit % 8);
@@ -213,5 +217,134 @@ fn a_journal_cut_at_any_byte_keeps_every_whole_round() {
                 assert!(!numbers(&found).contains(&(5 + index as u64)), "cut at {cut}");
             }
         }
+    }
+}
+
+/// Three rounds, the one in the middle with an entry of every kind and a payload on both sides of what went through.
+fn journal_of_every_kind() -> (Vec<u8>, Vec<usize>) {
+    let uid = PartitionUid(1);
+    let next = SegmentName { base: Offset(9), generation: 1 };
+    let place = Place { segment: SEGMENT, byte: 700 };
+    let digest = Digest::from_raw(9);
+    let Entry::Append(entry) = append((100, 900), Some((150, 860)), (3, 9)) else { unreachable!() };
+    let payload: Vec<u8> = (0..90).collect();
+    let entry = AppendEntry { payload_checksum: checksum(&payload), ..entry };
+    let partition = PartitionId::new(TopicId([5; 16]), PartitionIndex(2));
+    let facts = [
+        Entry::Created { uid, partition },
+        Entry::Append(entry),
+        Entry::Truncate { uid, end: Offset(7), place, digest },
+        Entry::LogStart { uid, start: Offset(4) },
+        Entry::Roll { uid, sealed: place, digest, next },
+        Entry::Removed { uid },
+    ];
+    let mut bytes = Vec::new();
+    let mut starts = Vec::new();
+    let mut previous = 0;
+    for (round, entries) in [(5, &facts[..1]), (6, &facts[..]), (7, &[][..])] {
+        let identity = RoundIdentity { shard_uid: 7, incarnation: 3, round, previous };
+        let head = encode_round(identity, entries, 512);
+        previous = head.checksum;
+        starts.push(bytes.len());
+        let end = bytes.len() + head.length_bytes;
+        bytes.extend_from_slice(&head.bytes);
+        if round == 6 {
+            bytes.extend_from_slice(&payload);
+        }
+        bytes.resize(end, 0);
+    }
+    (bytes, starts)
+}
+
+#[test]
+fn every_flipped_bit_of_every_kind_of_entry_is_seen() {
+    let (bytes, starts) = journal_of_every_kind();
+    let whole = find_rounds(&[&bytes], 512, 7, 3, 5);
+    assert_eq!((numbers(&whole), &whole.gaps), (vec![5, 6, 7], &vec![]));
+    assert_eq!(whole.rounds[1].round.entries.len(), 6);
+    let (Entry::Append(append), at) = whole.rounds[1].round.entries[1] else { panic!() };
+    let payload = starts[1] + at..starts[1] + at + 90;
+    for bit in starts[1] * 8..payload.end * 8 {
+        let mut bytes = bytes.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let found = find_rounds(&[&bytes], 512, 7, 3, 5);
+        if payload.contains(&(bit / 8)) {
+            assert_eq!(found, whole);
+            assert!(!payload_is_whole(&append, &bytes[payload.clone()]), "bit {bit}");
+        } else {
+            assert_eq!((numbers(&found), found.gaps), (vec![5, 7], one_gap(6..7)), "bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn a_journal_file_that_ends_at_any_byte_gives_the_rounds_that_end_in_it() {
+    let (bytes, starts) = journal_of_every_kind();
+    let whole = find_rounds(&[&bytes], 512, 7, 3, 5);
+    for length in 0..=bytes.len() {
+        let found = find_rounds(&[&bytes[..length]], 512, 7, 3, 5);
+        let ends = starts[1..].iter().copied().chain([bytes.len()]);
+        let kept = ends.filter(|end| *end <= length).count();
+        assert_eq!(found.rounds, whole.rounds[..kept], "{length} B");
+        assert!(found.gaps.is_empty(), "{length} B");
+    }
+}
+
+/// A shard does hundreds of millions of rounds a day. When both copies of its checkpoint were lost, every number since
+/// the first was listed one by one, ten gigabytes of them, and the start ended there.
+#[test]
+fn a_gap_costs_the_same_however_long_it_is() {
+    let (bytes, _) = journal_of(&[500_000_000_000, 500_000_000_001]);
+    let found = find_rounds(&[&bytes], 4096, 7, 3, 1);
+    assert_eq!(found.gaps, one_gap(1..500_000_000_000));
+    let (bytes, _) = journal_of(&[u64::MAX - 1, u64::MAX]);
+    let found = find_rounds(&[&bytes], 4096, 7, 3, u64::MAX);
+    assert_eq!((numbers(&found), found.gaps), (vec![u64::MAX], vec![]));
+}
+
+/// A block of a round that also went to another place made that place win, and the round's payloads, whole where they
+/// belong, were lost to whatever stands behind the copy.
+#[test]
+fn of_two_copies_of_a_round_the_whole_one_is_taken() {
+    let (bytes, starts) = journal_of(&[5, 6, 7]);
+    let whole = find_rounds(&[&bytes], 4096, 7, 3, 5);
+    let head = &bytes[starts[1]..starts[1] + 4096];
+    let stray = [head, &[0; 8192]].concat();
+    for files in [[&bytes[..], &stray[..]], [&stray[..], &bytes[..]]] {
+        let found = find_rounds(&files, 4096, 7, 3, 5);
+        let rounds: Vec<_> = found.rounds.iter().map(|one| &one.round).collect();
+        assert_eq!(rounds, whole.rounds.iter().map(|one| &one.round).collect::<Vec<_>>());
+        assert_eq!(files[found.rounds[1].file].len(), bytes.len());
+    }
+}
+
+/// A client that fills its batches with headers of rounds cannot make a start read the journal once per block: it does
+/// not know the shard's uid, and a round of another one is not looked at further.
+#[test]
+fn a_forged_round_is_told_by_its_header_alone() {
+    let (mut bytes, _) = journal_of(&[5]);
+    bytes[36..40].copy_from_slice(&8000u32.to_le_bytes());
+    assert_eq!(decode_round(&bytes, 8, 3), RoundAt::Foreign);
+    assert_eq!(decode_round(&bytes, 7, 4), RoundAt::Foreign);
+    assert!(matches!(decode_round(&bytes, 7, 3), RoundAt::Broken(_)));
+}
+
+#[test]
+fn places_and_generations_that_no_segment_can_have_are_refused() {
+    let far = Place { segment: SEGMENT, byte: u64::MAX };
+    let last = SegmentName { base: Offset(0), generation: u32::MAX };
+    let uid = PartitionUid(1);
+    let digest = Digest::EMPTY;
+    let refused = [
+        Entry::Truncate { uid, end: Offset(0), place: far, digest },
+        Entry::Roll { uid, sealed: far, digest, next: SEGMENT },
+        Entry::Roll { uid, sealed: Place { byte: 0, ..far }, digest, next: last },
+        append((0, u64::MAX), Some((0, u64::MAX)), (0, 1)),
+    ];
+    for entry in refused {
+        let identity = RoundIdentity { shard_uid: 7, incarnation: 3, round: 1, previous: 0 };
+        let head = encode_round(identity, &[entry], 4096);
+        let found = decode_round(&head.bytes, 7, 3);
+        assert!(matches!(found, RoundAt::Broken(FieldError::Value { .. })), "{entry:?}: {found:?}");
     }
 }
