@@ -20,6 +20,9 @@ const BUGS: [&str; 8] = [
 /// Seeds within which a planted mistake must be found.
 const BUG_SEEDS: u64 = 2_000;
 
+/// Seeds that are run a second time: the trace must be the same.
+const TWICE: u64 = 20;
+
 /// Which seeds.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -39,11 +42,18 @@ pub(crate) struct Options {
 
 /// Runs it.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    if let Some(seed) = options.seed {
+        return simulator(&[], &["--seed".to_owned(), seed.to_string()]);
+    }
+    let once_failed = include_str!("../../tests/seeds.txt").lines();
+    let once_failed = once_failed.filter_map(|line| line.split(' ').next()?.parse::<u64>().ok());
+    let once_failed: Vec<String> = once_failed.map(|seed| seed.to_string()).collect();
+    eprintln!("sim: seeds that failed once");
+    simulator(&[], &["--only".to_owned(), once_failed.join(",")])?;
+    eprintln!("sim: {} seeds, the first {TWICE} of them twice", options.seeds);
     let mut arguments = vec!["--start".to_owned(), options.start.to_string()];
     arguments.extend(["--seeds".to_owned(), options.seeds.to_string()]);
-    if let Some(seed) = options.seed {
-        arguments.extend(["--seed".to_owned(), seed.to_string()]);
-    }
+    arguments.extend(["--twice".to_owned(), TWICE.to_string()]);
     simulator(&[], &arguments)?;
     if options.bugs {
         let mut missed = Vec::new();

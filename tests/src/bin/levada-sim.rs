@@ -17,6 +17,12 @@ struct Arguments {
     /// Only this one.
     #[arg(long)]
     seed: Option<u64>,
+    /// Runs exactly these, and nothing else.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<u64>,
+    /// Runs this many of the seeds a second time; the trace must be the same.
+    #[arg(long, default_value_t = 0)]
+    twice: u64,
     /// Stops after this many failures.
     #[arg(long, default_value_t = 5)]
     failures: usize,
@@ -63,9 +69,20 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let mut failed = 0;
+    let mut again = arguments.twice;
+    let (mut acked, mut lives, mut ran) = (0, 0, 0);
+    let seeds: Vec<u64> = if arguments.only.is_empty() { seeds.collect() } else { arguments.only };
     for seed in seeds {
         match sim::run(seed) {
             Ok(passed) => {
+                if again > 0 {
+                    again -= 1;
+                    if sim::run(seed).ok().map(|second| second.trace) != Some(passed.trace) {
+                        println!("seed {seed} gave another trace the second time");
+                        failed += 1;
+                    }
+                }
+                (acked, lives, ran) = (acked + passed.acked, lives + passed.lives, ran + 1);
                 if arguments.seed.is_some() {
                     println!("seed {seed} passed: {passed:?}");
                 }
@@ -79,6 +96,8 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("{failed} seeds failed");
+    println!(
+        "{ran} seeds passed ({lives} lives of a broker, {acked} batches acknowledged), {failed} failed"
+    );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
