@@ -474,17 +474,29 @@ async fn recover_logs(
                 is_new: orphan.is_new,
             });
         }
-        let mut folds = Vec::new();
-        for (uid, candidate) in logs {
-            let directory =
-                partitions_directory(root).join(directory_name(candidate.checkpoint.partition));
-            let found = until_free(runtime, async || {
-                read_manifest(disk.as_ref(), &directory)
-                    .await
-                    .map_err(io_error("read the manifest in", &directory))
-            })
-            .await?;
-            folds.push((uid, candidate, directory, found));
+        let mut folds = Vec::with_capacity(logs.len());
+        let mut unread = logs.into_iter();
+        loop {
+            let mut batch = Vec::new();
+            for (uid, candidate) in unread.by_ref().take(LOGS_AT_ONCE) {
+                let directory =
+                    partitions_directory(root).join(directory_name(candidate.checkpoint.partition));
+                batch.push(async move {
+                    let found = until_free(runtime, async || {
+                        read_manifest(disk.as_ref(), &directory)
+                            .await
+                            .map_err(io_error("read the manifest in", &directory))
+                    })
+                    .await?;
+                    Ok::<_, OpenError>((uid, candidate, directory, found))
+                });
+            }
+            if batch.is_empty() {
+                break;
+            }
+            for one in futures_util::future::join_all(batch).await {
+                folds.push(one?);
+            }
         }
         let mut recovered: Vec<Recovered> = Vec::with_capacity(folds.len());
         let mut torn: Option<usize> = None;

@@ -34,6 +34,8 @@ const THROTTLE_MS_MAX: u64 = 60_000;
 
 /// Topic and partition.
 type LaneId = (Arc<str>, i32);
+/// A topic and its partitions.
+type TopicPartitions = (Arc<str>, Vec<i32>);
 type Outcomes = Vec<Arc<SetOnce<Outcome>>>;
 type Answered = Pin<Box<dyn Future<Output = Result<Option<Reply>, CallError>> + Send>>;
 type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -58,7 +60,7 @@ enum Done {
     },
     /// The partitions of the topics asked for.
     Refreshed {
-        outcome: Result<Vec<(Arc<str>, Vec<i32>)>, ClientError>,
+        outcome: Result<Vec<TopicPartitions>, ClientError>,
     },
     Identified {
         outcome: Result<Identity, ClientError>,
