@@ -18,13 +18,13 @@ impl EpochStarts {
         epochs
     }
 
-    /// Notes a batch of `epoch` at `base`. Whether the epoch starts with it.
+    /// Notes a batch of `epoch` at `base`. Whether the epoch starts with it, as far as the log still reaches.
     pub(crate) fn note(&mut self, epoch: LeaderEpoch, base: Offset) -> bool {
-        let is_new = self.starts.last().is_none_or(|(last, _)| *last < epoch);
-        if is_new {
+        if self.starts.last().is_none_or(|(last, _)| *last < epoch) {
             self.starts.push((epoch, base));
         }
-        is_new
+        // Also after the log start was moved to the very end: no manifest has the epoch then.
+        self.starts.last() == Some(&(epoch, base))
     }
 
     /// Forgets what starts at or behind `end`.
@@ -73,6 +73,17 @@ impl EpochStarts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_epoch_starts_again_when_everything_before_was_given_up() {
+        let mut epochs = EpochStarts::default();
+        assert!(epochs.note(LeaderEpoch(3), Offset(5)));
+        assert!(!epochs.note(LeaderEpoch(3), Offset(7)));
+        epochs.advance_start(Offset(9));
+        assert!(epochs.note(LeaderEpoch(3), Offset(9)));
+        assert!(!epochs.note(LeaderEpoch(3), Offset(11)));
+        assert_eq!(epochs.below(Offset(12)), [(LeaderEpoch(3), Offset(9))]);
+    }
 
     fn epochs(pairs: &[(i32, i64)]) -> EpochStarts {
         let pairs: Vec<_> = pairs.iter().map(|(e, o)| (LeaderEpoch(*e), Offset(*o))).collect();

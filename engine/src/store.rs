@@ -14,7 +14,7 @@ use crate::disk::SharedDisk;
 use crate::error::{OpenError, StoreError};
 use crate::journal::layout::{ENTRY_BYTES_MAX, Entry};
 use crate::journal::{JOURNAL_FILE_BYTES, JOURNAL_FILES_MAX, Journal, journal_file_bytes};
-use crate::log::{Log, LogConfig, RoundBudget};
+use crate::log::{Appended, Log, LogConfig, RoundBudget};
 use crate::manifest::{Manifest, directory_name, write_manifest, write_meta};
 use crate::recovery::LogSeed;
 use crate::round::{RoundReport, ShardFact, run_rounds};
@@ -66,6 +66,8 @@ pub trait StoreListener {
     fn advanced(&self, log: &Rc<Log>);
     /// The log directory failed; nothing more is acknowledged.
     fn failed(&self, reason: &str);
+    /// A batch was given its place at the log's end; nothing of it is durable yet.
+    fn appended(&self, _log: &Rc<Log>, _batch: &[u8], _place: Appended) {}
     /// A round is durable.
     fn round_done(&self, _report: &RoundReport) {}
 }

@@ -78,7 +78,9 @@ impl Log {
         }));
         drop(state);
         self.shared.queue(self);
-        Ok(Appended { base, end })
+        let place = Appended { base, end };
+        self.shared.listener.appended(self, batch, place);
+        Ok(place)
     }
 
     pub(crate) fn check_appendable(&self, bytes: u64) -> Result<(), AppendError> {

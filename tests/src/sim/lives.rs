@@ -360,7 +360,7 @@ async fn open(world: Rc<World>, shards: u16) -> Opened {
         let (disk, runtime) = (world.disk.shared(), world.runtime.shared());
         stores.push(Store::start(disk, runtime, config, seed, listener).await?);
     }
-    let server = Rc::new(Server::new(stores));
+    let server = Rc::new(Server::new(stores, world.options.pressure_bytes));
     world.set_server(Some(Rc::clone(&server)));
     Ok((server, incarnation, opened.report))
 }

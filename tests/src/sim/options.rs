@@ -125,6 +125,8 @@ pub struct Options {
     pub journal_files: usize,
     /// Memory for recent batches per shard, in bytes.
     pub cache_bytes: usize,
+    /// Bytes that a shard lets be appended ahead of the commit.
+    pub pressure_bytes: u64,
     /// Size of the disk in bytes, when it is small.
     pub disk_bytes: u64,
     /// Factor of a slow disk.
@@ -192,6 +194,7 @@ impl Options {
             segment_ms: if rng.random_bool(0.3) { rng.random_range(5..200) } else { 604_800_000 },
             journal_files: rng.random_range(2..=4),
             cache_bytes: if rng.random_bool(0.5) { 16 << 10 } else { 1 << 20 },
+            pressure_bytes: if rng.random_bool(0.3) { 100_000 } else { 4 << 20 },
             disk_bytes: rng.random_range(16..64) << 20,
             slow_factor: rng.random_range(2..30),
             faults,

@@ -1,15 +1,23 @@
-//! The broker of one life: the production engine's stores, and in front of every log the little that a leader adds:
-//! requests in order, the sequence check, and acknowledgements that wait for the durable end.
+//! The broker of one life: the production engine's stores, and in front of every log the production partition, which
+//! decides about sequences, room, acknowledgements and the high watermark. What is missing is the network.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use levada_engine::{AppendError, Log, RoundReport, SequenceVerdict, Signal, Store, StoreListener};
-use levada_record::{LeaderEpoch, PartitionId};
+use bytes::Bytes;
+use levada_broker::partition::append_job::{AppendFailure, AppendJob};
+use levada_broker::partition::leader::{Acks, LeaderHint, Reign};
+use levada_broker::partition::pressure::AppendPressure;
+use levada_broker::partition::{AppendRequest, Partition, deadline_ns};
+use levada_engine::{Appended, Log, RoundReport, Signal, Store, StoreListener};
+use levada_record::{BatchHeader, Durability, LeaderEpoch, PartitionId};
 
-use super::batch::Batch;
+use super::batch::{Batch, value_of};
 use super::world::World;
+
+/// How long a batch may wait for its acknowledgement, in milliseconds.
+const ACK_TIMEOUT_MS: u64 = 3_000;
 
 /// Why a batch was not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,43 +69,37 @@ impl Reply {
     }
 }
 
-struct Request {
-    batch: Rc<Batch>,
-    reply: Rc<Reply>,
-}
-
-struct Waiter {
-    end: i64,
-    base: i64,
-    reply: Rc<Reply>,
-}
-
 /// One partition that is led here.
 pub(super) struct Served {
     pub(super) number: u32,
     pub(super) log: Rc<Log>,
-    pub(super) epoch: Cell<i32>,
-    requests: RefCell<VecDeque<Request>>,
-    arrived: Signal,
-    waiting: RefCell<Vec<Waiter>>,
-    is_closed: Cell<bool>,
+    epoch: Cell<i32>,
+    partition: Rc<Partition>,
 }
 
 /// All shards of a life.
 pub(super) struct Server {
     pub(super) stores: Vec<Store>,
+    /// One per shard.
+    pressures: Vec<Rc<AppendPressure>>,
     served: RefCell<BTreeMap<u32, Rc<Served>>>,
 }
 
 impl Server {
-    pub(super) fn new(stores: Vec<Store>) -> Self {
-        Self { stores, served: RefCell::default() }
+    /// Nothing is led yet; each shard lets `pressure_bytes` be appended ahead of the commit.
+    pub(super) fn new(stores: Vec<Store>, pressure_bytes: u64) -> Self {
+        let pressure = |_| Rc::new(AppendPressure::new(pressure_bytes));
+        let pressures = stores.iter().map(pressure).collect();
+        Self { stores, pressures, served: RefCell::default() }
+    }
+
+    fn shard(&self, number: u32) -> usize {
+        number as usize % self.stores.len().max(1)
     }
 
     /// The store that partition `number` lives on.
     pub(super) fn store(&self, number: u32) -> &Store {
-        let shards = self.stores.len().max(1);
-        self.stores.get(number as usize % shards).expect("a remainder")
+        self.stores.get(self.shard(number)).expect("a remainder")
     }
 
     pub(super) fn served(&self, number: u32) -> Option<Rc<Served>> {
@@ -106,143 +108,107 @@ impl Server {
 
     /// Leads a partition from now on.
     pub(super) fn serve(&self, world: &Rc<World>, number: u32, log: Rc<Log>, epoch: i32) {
-        let served = Rc::new(Served {
-            number,
-            log,
-            epoch: Cell::new(epoch),
-            requests: RefCell::default(),
-            arrived: Signal::default(),
-            waiting: RefCell::default(),
-            is_closed: Cell::new(false),
-        });
-        self.served.borrow_mut().insert(number, Rc::clone(&served));
-        let task = append_requests(Rc::clone(world), served);
-        world.spawn("appender", Box::pin(task));
+        let pressure = self.pressures.get(self.shard(number)).expect("one per store");
+        let partition =
+            Partition::new(Rc::clone(&log), world.runtime.shared(), Rc::clone(pressure));
+        partition.lead(reign(epoch));
+        let served = Rc::new(Served { number, log, epoch: Cell::new(epoch), partition });
+        self.served.borrow_mut().insert(number, served);
     }
 
-    /// Leads a partition no more.
+    /// Leads a partition no more: it goes.
     pub(super) fn close(&self, number: u32) {
         let served = self.served.borrow_mut().remove(&number);
         if let Some(served) = served {
-            served.is_closed.set(true);
-            served.arrived.raise();
-            served.fail_waiting(i64::MIN);
-            let left = std::mem::take(&mut *served.requests.borrow_mut());
-            for request in left {
-                request.reply.tell(Err(Refusal::NotServed));
-            }
+            served.partition.fail_everyone(&AppendFailure::UnknownPartition);
         }
     }
 
     /// Sends a batch; requests of one partition are handled in the order of these calls.
-    pub(super) fn produce(&self, number: u32, batch: &Rc<Batch>) -> Rc<Reply> {
+    pub(super) fn produce(&self, world: &Rc<World>, number: u32, batch: &Rc<Batch>) -> Rc<Reply> {
         let reply = Rc::new(Reply::default());
-        match self.served(number) {
-            None => reply.tell(Err(Refusal::NotServed)),
-            Some(served) => {
-                let request = Request { batch: Rc::clone(batch), reply: Rc::clone(&reply) };
-                served.requests.borrow_mut().push_back(request);
-                served.arrived.raise();
-            }
-        }
+        let Some(served) = self.served(number) else {
+            reply.tell(Err(Refusal::NotServed));
+            return reply;
+        };
+        let verdict = served.log.check_sequence(&batch.header);
+        world.check_verdict(number, &batch.header, verdict);
+        let job = AppendJob::new(1);
+        let request = AppendRequest {
+            batch: Bytes::copy_from_slice(&batch.bytes),
+            header: batch.header,
+            acks: Acks::All,
+            deadline_ns: deadline_ns(world.now(), ACK_TIMEOUT_MS),
+            log_append_time: None,
+            held: None,
+        };
+        served.partition.append(request, job.ticket(0));
+        let runtime = Rc::clone(world);
+        let (world, told) = (Rc::clone(world), Rc::clone(&reply));
+        let answer = async move {
+            let result = job.done().await.pop().unwrap_or(Err(AppendFailure::Stopping));
+            told.tell(match result {
+                Ok(appended) => {
+                    let branch = world.branch(served.number);
+                    Ok(Acked { base: appended.base.get(), branch })
+                }
+                Err(failure) => Err(refusal(&failure)),
+            });
+        };
+        runtime.spawn("answer", Box::pin(answer));
         reply
+    }
+
+    /// Ends waits whose time has come.
+    pub(super) fn tick(&self, world: &World) {
+        for served in self.served.borrow().values() {
+            served.partition.on_tick(world.now().monotonic_ns);
+        }
     }
 }
 
 impl Served {
-    /// Everyone who waits for an end above `end` learns that nobody knows.
-    pub(super) fn fail_waiting(&self, end: i64) {
-        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
-        let (lost, kept): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|w| w.end > end);
-        *self.waiting.borrow_mut() = kept;
-        for waiter in lost {
-            waiter.reply.tell(Err(Refusal::Unknown));
-        }
+    /// A new reign over it.
+    pub(super) fn lead_again(&self) -> i32 {
+        self.epoch.set(self.epoch.get() + 1);
+        self.partition.lead(reign(self.epoch.get()));
+        self.epoch.get()
     }
 
-    fn release(&self, durable: i64, branch: u64) {
-        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
-        let (done, kept): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|w| w.end <= durable);
-        *self.waiting.borrow_mut() = kept;
-        for waiter in done {
-            waiter.reply.tell(Ok(Acked { base: waiter.base, branch }));
-        }
+    /// Leads it no more; who waits does not know what became of its batch.
+    pub(super) fn resign(&self) {
+        let epoch = LeaderEpoch(self.epoch.get());
+        self.partition.resign(LeaderHint { leader: None, epoch });
     }
 }
 
-/// Handles the requests of one partition, one after the other.
-async fn append_requests(world: Rc<World>, served: Rc<Served>) {
-    loop {
-        let seen = served.arrived.count();
-        if served.is_closed.get() {
-            return;
-        }
-        let next = served.requests.borrow_mut().pop_front();
-        match next {
-            None => served.arrived.after(seen).await,
-            Some(request) => append(&world, &served, &request).await,
-        }
+fn reign(epoch: i32) -> Reign {
+    Reign {
+        epoch: LeaderEpoch(epoch),
+        replicas: 1,
+        in_sync: 1,
+        min_in_sync: 1,
+        durability: Durability::Fsync,
     }
 }
 
-async fn append(world: &Rc<World>, served: &Rc<Served>, request: &Request) {
-    let Request { batch, reply } = request;
-    loop {
-        if served.is_closed.get() {
-            return reply.tell(Err(Refusal::NotServed));
-        }
-        let verdict = served.log.check_sequence(&batch.header);
-        world.check_verdict(served.number, &batch.header, verdict);
-        match verdict {
-            None | Some(SequenceVerdict::Append) => {}
-            Some(SequenceVerdict::Duplicate(known)) => {
-                let (end, base) = (known.end.get(), known.base.get());
-                return wait_for(world, served, end, base, reply);
-            }
-            Some(SequenceVerdict::OutOfOrder { .. }) => {
-                return reply.tell(Err(Refusal::OutOfOrder));
-            }
-            Some(SequenceVerdict::StaleEpoch { .. }) => {
-                return reply.tell(Err(Refusal::StaleEpoch));
-            }
-        }
-        let epoch = LeaderEpoch(served.epoch.get());
-        match served.log.try_append(&batch.bytes, epoch, world.now()) {
-            Ok(place) => {
-                let (base, end) = (place.base.get(), place.end.get());
-                world.on_appended(served.number, batch, epoch, base, end);
-                return wait_for(world, served, end, base, reply);
-            }
-            Err(AppendError::NeedsSpace { bytes }) => match served.log.grow(bytes).await {
-                Ok(()) => {}
-                Err(error) => return reply.tell(Err(refusal(&error))),
-            },
-            Err(error) => return reply.tell(Err(refusal(&error))),
-        }
+fn refusal(failure: &AppendFailure) -> Refusal {
+    match failure {
+        AppendFailure::DiskFull { .. } => Refusal::DiskFull,
+        AppendFailure::OutOfOrderSequence { .. } => Refusal::OutOfOrder,
+        AppendFailure::StaleProducerEpoch => Refusal::StaleEpoch,
+        AppendFailure::NotLeader
+        | AppendFailure::Storage(_)
+        | AppendFailure::TimedOut
+        | AppendFailure::Stopping
+        | AppendFailure::UnknownPartition => Refusal::Unknown,
+        AppendFailure::NotEnoughReplicas(_)
+        | AppendFailure::LargerThanSegment { .. }
+        | AppendFailure::NotABatch(_) => Refusal::NotServed,
     }
 }
 
-fn wait_for(world: &World, served: &Served, end: i64, base: i64, reply: &Rc<Reply>) {
-    if end <= served.log.durable_end().get() {
-        reply.tell(Ok(Acked { base, branch: world.branch(served.number) }));
-    } else {
-        served.waiting.borrow_mut().push(Waiter { end, base, reply: Rc::clone(reply) });
-    }
-}
-
-fn refusal(error: &AppendError) -> Refusal {
-    match error {
-        AppendError::DiskFull { .. } => Refusal::DiskFull,
-        AppendError::Failed(_) | AppendError::Unreadable(_) => Refusal::Unknown,
-        AppendError::NeedsSpace { .. }
-        | AppendError::TooLarge { .. }
-        | AppendError::NotABatch(_)
-        | AppendError::Suspect { .. }
-        | AppendError::Removed => Refusal::NotServed,
-    }
-}
-
-/// Hears from one shard's store.
+/// Hears from one shard's store, and tells its partitions.
 pub(super) struct Ear {
     pub(super) world: Rc<World>,
     /// Logs that the present round moved, with their durable ends before it.
@@ -260,6 +226,11 @@ impl Ear {
             shard,
         }
     }
+
+    fn served(&self, log: &Rc<Log>) -> Option<Rc<Served>> {
+        let served = self.world.server()?.served(log.id().index.0.cast_unsigned())?;
+        Rc::ptr_eq(&served.log, log).then_some(served)
+    }
 }
 
 impl StoreListener for Ear {
@@ -271,17 +242,34 @@ impl StoreListener for Ear {
             }
             self.moved.borrow_mut().push((log.id(), before));
         }
-        let server = self.world.server();
-        let served = server.and_then(|server| server.served(log.id().index.0.cast_unsigned()));
-        if let Some(served) = served.filter(|served| Rc::ptr_eq(&served.log, log)) {
-            let branch = self.world.branch(served.number);
-            served.release(log.durable_end().get(), branch);
+        if let Some(served) = self.served(log) {
+            served.partition.on_log_advanced();
         }
+    }
+
+    fn appended(&self, log: &Rc<Log>, bytes: &[u8], place: Appended) {
+        let number = log.id().index.0.cast_unsigned();
+        let epoch = self.served(log).map_or(0, |served| served.epoch.get());
+        let header = BatchHeader::parse(bytes);
+        let (Some(value), Ok(header)) = (value_of(bytes), header) else {
+            return self.world.violate("offsets", "a batch without a value was appended");
+        };
+        let batch = Batch { value, header, bytes: bytes.to_vec() };
+        let (base, end) = (place.base.get(), place.end.get());
+        self.world.on_appended(number, &batch, LeaderEpoch(epoch), base, end);
     }
 
     fn failed(&self, reason: &str) {
         self.has_failed.set(true);
         self.world.on_failed(self.shard, reason);
+        let Some(server) = self.world.server() else { return };
+        let failure = AppendFailure::Storage(reason.to_owned());
+        let served: Vec<Rc<Served>> = server.served.borrow().values().cloned().collect();
+        for served in served {
+            if server.shard(served.number) == usize::from(self.shard) {
+                served.partition.fail_everyone(&failure);
+            }
+        }
     }
 
     fn round_done(&self, _: &RoundReport) {

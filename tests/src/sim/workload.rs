@@ -99,7 +99,7 @@ async fn send_window(world: &Rc<World>, server: &Rc<Server>, producer: &Rc<RefCe
     };
     let replies: Vec<_> = window
         .iter()
-        .map(|(number, batch)| (*number, Rc::clone(batch), server.produce(partition, batch)))
+        .map(|(number, batch)| (*number, Rc::clone(batch), server.produce(world, partition, batch)))
         .collect();
     let patience = world.range(1..2_000);
     let mut is_stale = false;
@@ -211,6 +211,7 @@ pub(super) async fn operate(world: Rc<World>, server: Rc<Server>) {
         if world.is_stopping() {
             break;
         }
+        server.tick(&world);
         let duties = world.options.duties;
         let number = world.some_partition();
         match world.range(0..12) {
@@ -251,8 +252,7 @@ pub(super) async fn operate(world: Rc<World>, server: Rc<Server>) {
                 let served = number.and_then(|number| server.served(number));
                 if let Some(served) = served {
                     // A new reign.
-                    served.epoch.set(served.epoch.get() + 1);
-                    world.note_epoch(served.number, served.epoch.get());
+                    world.note_epoch(served.number, served.lead_again());
                 }
             }
             10 => {
@@ -281,15 +281,20 @@ async fn truncate(world: &Rc<World>, server: &Rc<Server>, number: u32) {
     if !world.begin_cut(number, to) {
         return;
     }
+    // Only a follower cuts its log.
+    served.resign();
     let result = served.log.truncate(Offset(to)).await;
     // Nothing else ran since the log was cut.
     match result {
         Ok(cut_end) => {
-            served.fail_waiting(cut_end.get());
             world.end_cut(number, Some((to, cut_end.get())));
             probe_producers(world, number, &served.log);
+            world.lead(server, number, Rc::clone(&served.log));
         }
-        Err(StoreError::OutOfRange { .. }) => world.end_cut(number, None),
+        Err(StoreError::OutOfRange { .. }) => {
+            world.end_cut(number, None);
+            world.lead(server, number, Rc::clone(&served.log));
+        }
         // Only a restart tells.
         Err(error) => world.check_store_error("truncate", &error),
     }
