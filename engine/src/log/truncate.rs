@@ -69,6 +69,14 @@ impl Log {
             }
         }
         let (name, end) = self.boundary_below(to).await?;
+        {
+            // The log start may lie inside the batch that would be cut off.
+            let state = self.state.borrow();
+            if end.offset < state.log_start {
+                let (start, end) = (state.log_start, state.log_end);
+                return Err(StoreError::OutOfRange { asked: to, start, end });
+            }
+        }
         let producers = self.producers_at(name, end.offset).await?;
         {
             let mut guard = self.state.borrow_mut();
@@ -149,17 +157,12 @@ impl Log {
     /// # Errors
     /// [`StoreError::OutOfRange`] when `to` is behind the durable end.
     pub async fn advance_log_start(self: &Rc<Self>, to: Offset) -> Result<(), StoreError> {
-        {
-            let mut state = self.state.borrow_mut();
-            if to <= state.log_start {
-                return Ok(());
-            }
-            if to > state.durable.offset {
-                let (start, end) = (state.log_start, state.durable.offset);
-                return Err(StoreError::OutOfRange { asked: to, start, end });
-            }
-            state.pending.push_back(Pending::LogStart { start: to });
-            state.facts_in_flight += 1;
+        // Never while the log is being cut: its end might come to lie below the new start.
+        self.claim().await;
+        let asked = self.ask_log_start(to);
+        self.release();
+        if !asked? {
+            return Ok(());
         }
         self.shared.queue(self);
         loop {
@@ -173,6 +176,21 @@ impl Log {
             }
             self.moved.after(seen).await;
         }
+    }
+
+    /// Lets the next round move the log start; `false` when it lies there already.
+    fn ask_log_start(&self, to: Offset) -> Result<bool, StoreError> {
+        let mut state = self.state.borrow_mut();
+        if to <= state.log_start {
+            return Ok(false);
+        }
+        if to > state.durable.offset {
+            let (start, end) = (state.log_start, state.durable.offset);
+            return Err(StoreError::OutOfRange { asked: to, start, end });
+        }
+        state.pending.push_back(Pending::LogStart { start: to });
+        state.facts_in_flight += 1;
+        Ok(true)
     }
 
     /// Drops segments by age and size, never above `high_watermark` (J35); an active segment whose records are all

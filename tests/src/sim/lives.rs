@@ -176,11 +176,19 @@ fn arm(world: &Rc<World>) -> Ending {
         let from = now_ns + rng.random_range(0..life_ns);
         let until = from + rng.random_range(1_000_000..=life_ns);
         let spare = rng.random_range(0..3_000_000);
-        let disk = world.disk.clone();
-        world.runtime.call_at(from, move || disk.set_capacity_bytes(disk.used_bytes() + spare));
-        let disk = world.disk.clone();
+        let (disk, is_healed) = (world.disk.clone(), Rc::clone(&world.is_healed));
+        world.runtime.call_at(from, move || {
+            if !is_healed.get() {
+                disk.set_capacity_bytes(disk.used_bytes() + spare);
+            }
+        });
+        let (disk, is_healed) = (world.disk.clone(), Rc::clone(&world.is_healed));
         let capacity = capacity(world);
-        world.runtime.call_at(until, move || disk.set_capacity_bytes(capacity));
+        world.runtime.call_at(until, move || {
+            if !is_healed.get() {
+                disk.set_capacity_bytes(capacity);
+            }
+        });
     }
     let endings: Vec<Ending> =
         [(set.power_cut, Ending::PowerCut), (set.kill, Ending::Kill), (true, Ending::CleanStop)]
@@ -502,6 +510,7 @@ async fn audit(world: &Rc<World>, server: &Rc<Server>, number: u32) -> Vec<(i64,
 
 /// The end: nothing goes wrong any more, everything must work, and everything is read.
 fn heal(world: &Rc<World>, shards: u16) -> u64 {
+    world.is_healed.set(true);
     world.disk.release_hung();
     world.disk.set_faults(Faults::none());
     world.disk.set_capacity_bytes(1 << 40);

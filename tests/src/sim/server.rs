@@ -143,7 +143,7 @@ impl Server {
             held: None,
         };
         served.partition.append(request, job.ticket(0));
-        let runtime = Rc::clone(world);
+        let (runtime, value) = (Rc::clone(world), batch.value);
         let (world, told) = (Rc::clone(world), Rc::clone(&reply));
         let answer = async move {
             let result = job.done().await.pop().unwrap_or(Err(AppendFailure::Stopping));
@@ -152,7 +152,10 @@ impl Server {
                     let branch = world.branch(served.number);
                     Ok(Acked { base: appended.base.get(), branch })
                 }
-                Err(failure) => Err(refusal(&failure)),
+                Err(failure) => {
+                    world.event(|| format!("p{} value {value} refused: {failure}", served.number));
+                    Err(refusal(&failure))
+                }
             });
         };
         runtime.spawn("answer", Box::pin(answer));

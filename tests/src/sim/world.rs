@@ -48,6 +48,8 @@ pub(super) struct World {
     is_stopping: Cell<bool>,
     /// Bytes that were safe may have gone bad: what is missing must be reported, not there.
     pub(super) is_damaged: Cell<bool>,
+    /// Nothing goes wrong any more; what was to go wrong later does not.
+    pub(super) is_healed: Rc<Cell<bool>>,
     /// Stores of this life that have failed.
     pub(super) failures: Cell<u32>,
     /// Nobody does anything until then, in virtual nanoseconds.
@@ -78,6 +80,7 @@ impl World {
             is_verbose,
             is_stopping: Cell::new(false),
             is_damaged: Cell::new(false),
+            is_healed: Rc::default(),
             failures: Cell::new(0),
             paused_until_ns: Cell::new(0),
             collected: RefCell::default(),
