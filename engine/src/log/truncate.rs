@@ -157,6 +157,10 @@ impl Log {
     /// # Errors
     /// [`StoreError::OutOfRange`] when `to` is behind the durable end.
     pub async fn advance_log_start(self: &Rc<Self>, to: Offset) -> Result<(), StoreError> {
+        // Producers of batches that go must be in a checkpoint: nothing else will know of them.
+        while self.drops_more_than_the_checkpoint_knows(to) {
+            self.shared.force_checkpoint().await?;
+        }
         // Never while the log is being cut: its end might come to lie below the new start.
         self.claim().await;
         let asked = self.ask_log_start(to);
@@ -176,6 +180,14 @@ impl Log {
             }
             self.moved.after(seen).await;
         }
+    }
+
+    fn drops_more_than_the_checkpoint_knows(&self, to: Offset) -> bool {
+        let state = self.state.borrow();
+        let sealed = state.segments.len().saturating_sub(1);
+        let dropped = state.segments.iter().take(sealed).take_while(|segment| segment.end <= to);
+        !state.is_removed
+            && dropped.last().is_some_and(|segment| segment.end > state.checkpointed.offset)
     }
 
     /// Lets the next round move the log start; `false` when it lies there already.
