@@ -507,7 +507,9 @@ fn finish_seed(
         _ => None,
     };
     if let Some((from, reason)) = reason {
-        let expected_end = fold.end.end.max(checkpoint.durable_end).max(seed.end);
+        // More than is there, if only by the one record that is not known of: so the next start finds it damaged too.
+        let expected_end = fold.end.end.max(checkpoint.durable_end);
+        let expected_end = expected_end.max(Offset(seed.end.0.saturating_add(1)));
         seed.suspicion = Some(Suspicion { from, expected_end, reason });
     }
     // Earlier damage stays known until somebody repairs it.
