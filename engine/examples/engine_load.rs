@@ -39,7 +39,7 @@ fn main() -> Result<(), BoxError> {
         None => CpuPlacement::Unbound,
     };
     println!(
-        "appenders partitions  appends/s   p50 us   p99 us   max us  rounds/s  round KiB  raw p50 us  raw p99 us"
+        "appenders partitions  appends/s   p50 us   p99 us   max us  rounds/s  round KiB  round p50 us  raw p50 us  raw p99 us"
     );
     for appenders in [16, 64] {
         let mut rates = Vec::new();
@@ -64,6 +64,7 @@ fn main() -> Result<(), BoxError> {
 #[derive(Default)]
 struct Rounds {
     bytes: RefCell<Vec<u64>>,
+    durations_ns: RefCell<Vec<u64>>,
 }
 
 impl StoreListener for Rounds {
@@ -73,6 +74,7 @@ impl StoreListener for Rounds {
     }
     fn round_done(&self, report: &RoundReport) {
         self.bytes.borrow_mut().push(report.journal_bytes + report.through_bytes);
+        self.durations_ns.borrow_mut().push(report.duration_ns);
     }
 }
 
@@ -139,17 +141,20 @@ async fn run(
     glommio::timer::sleep(std::time::Duration::from_nanos(WARM_UP_NS)).await;
     latencies.borrow_mut().clear();
     rounds.bytes.borrow_mut().clear();
+    rounds.durations_ns.borrow_mut().clear();
     let started = runtime.now().monotonic_ns;
     glommio::timer::sleep(std::time::Duration::from_secs(seconds)).await;
     let took_ns = runtime.now().monotonic_ns - started;
     let mut latencies = std::mem::take(&mut *latencies.borrow_mut());
     let mut round_bytes = std::mem::take(&mut *rounds.bytes.borrow_mut());
+    let mut durations_ns = std::mem::take(&mut *rounds.durations_ns.borrow_mut());
     is_over.set(true);
     for task in tasks {
         task.await?;
     }
     latencies.sort_unstable();
     round_bytes.sort_unstable();
+    durations_ns.sort_unstable();
     let median_round = percentile(&round_bytes, 50);
     store.stop().await.map_err(|e| text(&e))?;
     let mut raw = raw_latencies(&disk, root, median_round, &runtime).await.map_err(|e| text(&e))?;
@@ -158,12 +163,13 @@ async fn run(
     let per_second = |count: usize| count as f64 * 1e9 / took_ns as f64;
     let rate = per_second(latencies.len());
     println!(
-        "{appenders:>9} {partitions:>10} {rate:>10.0} {:>8} {:>8} {:>8} {:>9.0} {:>10} {:>11} {:>11}",
+        "{appenders:>9} {partitions:>10} {rate:>10.0} {:>8} {:>8} {:>8} {:>9.0} {:>10} {:>13} {:>11} {:>11}",
         percentile(&latencies, 50) / 1000,
         percentile(&latencies, 99) / 1000,
         percentile(&latencies, 100) / 1000,
         per_second(round_bytes.len()),
         median_round / 1024,
+        percentile(&durations_ns, 50) / 1000,
         percentile(&raw, 50) / 1000,
         percentile(&raw, 99) / 1000,
     );

@@ -27,14 +27,15 @@ impl Log {
         result
     }
 
-    /// Waits until nothing of the log is under way or only in the journal, then keeps write-behind away. The journal
-    /// can then never wait for this log while the log waits for the journal.
+    /// Waits until nothing of the log is under way and no round of the journal is needed for it, then keeps
+    /// write-behind away. The journal can then never wait for this log while the log waits for the journal.
     async fn prepare_cut(self: &Rc<Self>) -> Result<(), StoreError> {
         loop {
             self.until_idle().await?;
             {
                 let mut state = self.state.borrow_mut();
-                if state.owed.is_empty() && state.unfolded_round.is_none() && !state.is_writing {
+                let needs_rounds = state.first_needed_round(state.checkpointed).is_some();
+                if state.owed.is_empty() && !needs_rounds && !state.is_writing {
                     state.is_busy_cutting = true;
                     return Ok(());
                 }
