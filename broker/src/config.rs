@@ -53,6 +53,11 @@ settings! {
     /// What clients and other brokers are told to connect to. Left out, each client is told the
     /// address on which it reached this broker.
     advertised: Option<String> = None, "host:port";
+    /// Port on which shard 0 takes connections to its own partitions; shard n takes them n ports
+    /// behind it. Levada's clients use these ports when they can, and `listen` otherwise. 0 opens
+    /// none. Left out: any free ports when `listen` is a loopback address and there are several
+    /// shards, else none.
+    shard_port: Option<u16> = None, "port";
     /// The coordinators of the cluster; the first that answers is used.
     coordinators: Vec<String> = vec![format!("127.0.0.1:{}", levada_protocol::cluster::COORDINATOR_PORT)], "list of host:port";
     /// Where this broker stands; replicas of a partition are spread over racks.

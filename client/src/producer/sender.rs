@@ -26,7 +26,7 @@ use super::{Acks, ProducerOptions, Shared};
 use crate::cluster::{AutoCreate, Cluster};
 use crate::connection::{Connection, Reply};
 use crate::error::{CallError, ClientError, ConnectError, Refusal};
-use crate::metadata::{Asked, TopicView};
+use crate::metadata::{Asked, Home, TopicView};
 use crate::retry::Chance;
 
 /// Longest pause that a broker can ask for, in ms.
@@ -50,11 +50,11 @@ pub(super) enum Command {
 /// What some work ended with.
 enum Done {
     Connected {
-        node: i32,
+        home: Home,
         outcome: Result<Connection, ConnectError>,
     },
     Produced {
-        node: i32,
+        home: Home,
         sent: Vec<(LaneId, u64)>,
         outcome: Result<Option<Reply>, CallError>,
     },
@@ -92,7 +92,7 @@ pub(super) struct Sender {
     commands: mpsc::Receiver<Command>,
     chance: Chance,
     lanes: BTreeMap<LaneId, Lane>,
-    nodes: HashMap<i32, Node>,
+    nodes: HashMap<Home, Node>,
     works: FuturesUnordered<Work>,
     identity: Option<Identity>,
     identifying: Errand,
@@ -202,12 +202,12 @@ impl Sender {
     /// Sends what can be sent.
     fn dispatch(&mut self, now_ms: u64) {
         let view = self.cluster.view();
-        let mut by_leader: BTreeMap<i32, Vec<LaneId>> = BTreeMap::new();
+        let mut by_leader: BTreeMap<Home, Vec<LaneId>> = BTreeMap::new();
         for (id, lane) in &mut self.lanes {
             if !lane.sendable(now_ms) {
                 continue;
             }
-            if let Some(leader) = view.leader(&id.0, id.1) {
+            if let Some(leader) = view.home(&id.0, id.1) {
                 by_leader.entry(leader).or_default().push(id.clone());
             } else {
                 lane.note("the partition has no leader");
@@ -219,7 +219,7 @@ impl Sender {
         }
     }
 
-    fn dispatch_to(&mut self, leader: i32, lanes: &[LaneId], now_ms: u64) {
+    fn dispatch_to(&mut self, leader: Home, lanes: &[LaneId], now_ms: u64) {
         let in_flight_max = usize::try_from(self.options.in_flight_max.max(1)).unwrap_or(1);
         let node = self.nodes.entry(leader).or_default();
         if node.connection.as_ref().is_some_and(Connection::is_closed) {
@@ -229,7 +229,7 @@ impl Sender {
             if node.connecting.may_start(now_ms) {
                 let cluster = self.cluster.clone();
                 self.works.push(Box::pin(async move {
-                    Done::Connected { node: leader, outcome: cluster.node(leader).await }
+                    Done::Connected { home: leader, outcome: cluster.home(leader).await }
                 }));
             }
             return;
@@ -271,7 +271,12 @@ impl Sender {
         picked
     }
 
-    fn produce(&mut self, leader: i32, connection: &Connection, picked: Vec<(LaneId, u64, Bytes)>) {
+    fn produce(
+        &mut self,
+        leader: Home,
+        connection: &Connection,
+        picked: Vec<(LaneId, u64, Bytes)>,
+    ) {
         let mut topics: BTreeMap<Arc<str>, Vec<PartitionProduceData<'_>>> = BTreeMap::new();
         let mut payloads = Vec::with_capacity(picked.len());
         let mut sent = Vec::with_capacity(picked.len());
@@ -296,7 +301,7 @@ impl Sender {
             ..Default::default()
         };
         // Started here, not in the future: requests leave in the order in which batches were taken.
-        let node = leader;
+        let home = leader;
         let answered: Answered = if self.options.acks == Acks::None {
             match connection.start_unanswered(&request, &payloads) {
                 Ok(written) => Box::pin(async { written.await.map(|()| None) }),
@@ -309,7 +314,7 @@ impl Sender {
             }
         };
         let work: Work =
-            Box::pin(async move { Done::Produced { node, sent, outcome: answered.await } });
+            Box::pin(async move { Done::Produced { home, sent, outcome: answered.await } });
         self.works.push(work);
     }
 
@@ -358,20 +363,20 @@ impl Sender {
         let now_ms = self.shared.clock.now_ms();
         let backoff = self.options.backoff;
         match done {
-            Done::Connected { node: id, outcome } => {
-                let node = self.nodes.entry(id).or_default();
+            Done::Connected { home, outcome } => {
+                let node = self.nodes.entry(home).or_default();
                 match outcome {
                     Ok(connection) => {
                         node.connecting.succeeded(0);
                         node.connection = Some(connection);
                     }
                     Err(error) => {
-                        tracing::debug!(broker = id, %error, "cannot reach a leader");
+                        tracing::debug!(broker = home.broker, %error, "cannot reach a leader");
                         node.connecting.failed(
                             now_ms,
                             backoff.delay_ms(node.connecting.failed + 1, &mut self.chance),
                         );
-                        self.on_unreachable(id, &error.to_string());
+                        self.on_unreachable(home, &error.to_string());
                     }
                 }
             }
@@ -400,16 +405,16 @@ impl Sender {
                 self.identifying.failed(now_ms, delay_ms);
                 self.note_all(&format!("get a producer id: {error}"));
             }
-            Done::Produced { node, sent, outcome } => {
-                self.on_produced(node, &sent, &outcome, now_ms).await;
+            Done::Produced { home, sent, outcome } => {
+                self.on_produced(home, &sent, &outcome, now_ms).await;
             }
         }
     }
 
-    fn on_unreachable(&mut self, broker: i32, reason: &str) {
+    fn on_unreachable(&mut self, home: Home, reason: &str) {
         let view = self.cluster.view();
         for (id, lane) in self.lanes.iter_mut().filter(|(_, lane)| !lane.is_empty()) {
-            if view.leader(&id.0, id.1) == Some(broker) {
+            if view.home(&id.0, id.1) == Some(home) {
                 lane.note(reason);
                 self.stale_topics.insert(Arc::clone(&id.0));
             }
@@ -424,7 +429,7 @@ impl Sender {
 
     async fn on_produced(
         &mut self,
-        node: i32,
+        home: Home,
         sent: &[(LaneId, u64)],
         outcome: &Result<Option<Reply>, CallError>,
         now_ms: u64,
@@ -447,7 +452,7 @@ impl Sender {
             },
             Err(error) => lost(error),
         };
-        if let Some(node) = self.nodes.get_mut(&node) {
+        if let Some(node) = self.nodes.get_mut(&home) {
             node.in_flight -= 1;
             node.throttled_until_ms = now_ms + throttle_ms.min(THROTTLE_MS_MAX);
             if outcome.is_err() {
