@@ -41,6 +41,7 @@ fn of_batch(error: &BatchError) -> ErrorCode {
         | BatchError::Offsets { .. }
         | BatchError::Count { .. }
         | BatchError::Record { .. }
+        | BatchError::Columnar(_)
         | BatchError::Compression(_) => ErrorCode::InvalidRecord,
     }
 }
