@@ -71,6 +71,7 @@ pub fn of_read(failure: &ReadFailure) -> ErrorCode {
         ReadFailure::Epoch(EpochMismatch::Unknown { .. }) => ErrorCode::UnknownLeaderEpoch,
         ReadFailure::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         ReadFailure::Storage(_) => ErrorCode::KafkaStorageError,
+        ReadFailure::Untranslatable(_) => ErrorCode::CorruptMessage,
     }
 }
 
