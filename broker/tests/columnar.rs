@@ -1,5 +1,6 @@
 //! Columnar batches through one broker over real sockets and a real disk: readers that know them get
 //! them as they were sent, all others get Kafka's records.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "harness/cluster.rs"]
 mod cluster;
