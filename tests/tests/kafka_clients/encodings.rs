@@ -2,8 +2,8 @@
 //! librdkafka writes, both clients read back equal.
 
 use levada_client::{
-    AutoCreate, Consumer, ConsumerOptions, Encoding, Position, Producer, ProducerOptions,
-    ProducerRecord,
+    AutoCreate, ClusterOptions, Consumer, ConsumerOptions, Encoding, Position, Producer,
+    ProducerOptions, ProducerRecord,
 };
 use levada_record::{Compression, RecordHeader, Timestamp};
 use proptest::collection::vec;
@@ -174,7 +174,7 @@ fn any_records_in_either_encoding_are_the_same_to_every_client() {
         cluster.create_topic(topic, 1, &[]).unwrap();
         let bootstrap = cluster.config.listen.to_string();
         runtime.block_on(async {
-            let levada = levada_client::Cluster::connect(&bootstrap, Default::default());
+            let levada = levada_client::Cluster::connect(&bootstrap, ClusterOptions::default());
             let levada = levada.await.unwrap();
             for encoding in [Encoding::Columnar, Encoding::Kafka, Encoding::Auto] {
                 let compression = *codec;
@@ -191,7 +191,7 @@ fn any_records_in_either_encoding_are_the_same_to_every_client() {
             let said = format!("{topic} with {codec}: {records:?}");
             let bootstrap = cluster.config.listen.to_string();
             let (read, encodings) = runtime.block_on(async {
-                let levada = levada_client::Cluster::connect(&bootstrap, Default::default());
+                let levada = levada_client::Cluster::connect(&bootstrap, ClusterOptions::default());
                 read(&levada.await.unwrap(), topic).await
             });
             assert!(read == expected, "Levada's client: {said}");
