@@ -87,6 +87,9 @@ settings! {
     shard_request_bytes: u64 = 128 << 20, "bytes";
     /// Bytes of fetched records that a shard may hold for replies that are not yet sent.
     shard_response_bytes: u64 = 128 << 20, "bytes";
+    /// Bytes that a shard may hold to translate columnar batches for Kafka clients. A batch that needs
+    /// more, or is compressed, is translated when no other is.
+    shard_translation_bytes: u64 = 64 << 20, "bytes";
     /// Bytes of batches that a shard may have appended and not yet committed.
     shard_append_bytes: u64 = 64 << 20, "bytes";
     /// Mails that may wait in the mailbox of a shard.
@@ -163,6 +166,7 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("connection_replies_max", 1, 1 << 20),
     ("shard_request_bytes", 1 << 20, 1 << 40),
     ("shard_response_bytes", 1 << 20, 1 << 40),
+    ("shard_translation_bytes", 1 << 20, 1 << 40),
     ("shard_append_bytes", 1 << 20, 1 << 40),
     ("mailbox_capacity", 1, 1 << 20),
     ("connections_max", 1, 1 << 20),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use levada_protocol::kafka::ErrorCode;
 use levada_protocol::kafka::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
-use levada_record::{BatchError, Offset, VerifyLimits};
+use levada_record::{BatchError, Encoding, Offset, VerifyLimits};
 use tokio::time::{Duration, Instant, sleep_until, timeout_at};
 
 use crate::clock::{Clock, seed};
@@ -386,7 +386,7 @@ impl Consumer {
             }
         }
         let wait = self.options.wait;
-        let request = FetchRequest {
+        let mut request = FetchRequest {
             max_wait_ms: i32::try_from(wait.as_millis()).unwrap_or(i32::MAX),
             min_bytes: 1,
             max_bytes: i32::try_from(self.options.fetch_bytes).unwrap_or(i32::MAX),
@@ -397,6 +397,9 @@ impl Consumer {
         self.busy.insert(leader);
         let call = async move {
             let connection = cluster.home(leader).await?;
+            // Batches come as they lie in the log, in whatever encoding.
+            let knows_us = connection.best_encoding() == Encoding::Columnar;
+            request.levada_columnar = i8::from(knows_us);
             Ok(connection.call_waiting(&request, wait).await?)
         };
         // On a task of its own, so that it goes on while the caller does not poll.

@@ -25,4 +25,6 @@ pub use admin::Admin;
 pub use cluster::{AutoCreate, Cluster, ClusterOptions, ShardPorts};
 pub use consumer::{Consumer, ConsumerOptions, PartitionRecords, Position};
 pub use error::{CallError, ClientError, ConnectError, Refusal};
-pub use producer::{Acks, Delivery, DeliveryError, Producer, ProducerOptions, ProducerRecord};
+pub use producer::{
+    Acks, Delivery, DeliveryError, Encoding, Producer, ProducerOptions, ProducerRecord,
+};

@@ -13,7 +13,7 @@ mod sender;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use levada_record::{BuildError, Compression, RecordHeader, Timestamp};
+use levada_record::{BuildError, Compression, Encoding as BatchEncoding, RecordHeader, Timestamp};
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Duration;
 
@@ -58,6 +58,18 @@ pub enum Idempotence {
     Off,
 }
 
+/// How a producer encodes the records of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Encoding {
+    /// In columns where the broker takes them, else as Kafka does.
+    #[default]
+    Auto,
+    /// In columns; the first record for a topic fails when the broker does not take them.
+    Columnar,
+    /// As Kafka does.
+    Kafka,
+}
+
 /// How a producer works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProducerOptions {
@@ -65,6 +77,9 @@ pub struct ProducerOptions {
     pub acks: Acks,
     /// Default on; off whenever `acks` is not [`Acks::All`].
     pub idempotence: Idempotence,
+    /// Default the best that the broker takes. Leaders that turn out to take only Kafka's records
+    /// get those, whatever was chosen.
+    pub encoding: Encoding,
     /// Default none.
     pub compression: Compression,
     /// Most bytes of a batch before compression; a larger record gets a batch of its own. Default
@@ -99,6 +114,7 @@ impl Default for ProducerOptions {
         Self {
             acks: Acks::default(),
             idempotence: Idempotence::default(),
+            encoding: Encoding::default(),
             compression: Compression::None,
             batch_bytes: 256 << 10,
             linger: Duration::from_millis(5),
@@ -159,6 +175,12 @@ pub enum SendError {
         partition: i32,
         /// How many there are.
         partitions: usize,
+    },
+    /// [`Encoding::Columnar`] was asked for, and the broker does not list that it takes it.
+    #[error("{address} takes no columnar batches")]
+    NoColumns {
+        /// The broker.
+        address: String,
     },
     /// It needs more memory than the producer has.
     #[error("record of {got_bytes} B exceeds the producer's memory of {max_bytes} B")]
@@ -272,8 +294,24 @@ impl Producer {
             let subject = format!("topic {name}");
             return Err(SendError::Topic(ClientError::Senseless { subject, reason }));
         }
-        self.shared.batcher.lock().await.set_topic(&Arc::from(name), partitions);
+        let encoding = self.encoding().await?;
+        let mut batcher = self.shared.batcher.lock().await;
+        batcher.set_encoding(encoding);
+        batcher.set_topic(&Arc::from(name), partitions);
         Ok(())
+    }
+
+    /// What batches will be, as far as one broker of the cluster can tell.
+    async fn encoding(&self) -> Result<BatchEncoding, SendError> {
+        if self.options.encoding == Encoding::Kafka {
+            return Ok(BatchEncoding::KafkaV2);
+        }
+        let broker = self.cluster.any().await.map_err(ClientError::from)?;
+        let best = broker.best_encoding();
+        if self.options.encoding == Encoding::Columnar && best != BatchEncoding::Columnar {
+            return Err(SendError::NoColumns { address: broker.address().to_owned() });
+        }
+        Ok(best)
     }
 
     /// Waits for memory for a batch that holds at least one record of `record_bytes`.

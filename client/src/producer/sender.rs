@@ -16,7 +16,7 @@ use levada_protocol::kafka::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
     TopicProduceData,
 };
-use levada_record::{Offset, ProducerEpoch, ProducerId, Timestamp};
+use levada_record::{Encoding, Offset, ProducerEpoch, ProducerId, Timestamp};
 use tokio::sync::{SetOnce, mpsc, oneshot};
 use tokio::time::{Duration, sleep_until};
 
@@ -240,7 +240,7 @@ impl Sender {
         {
             let begin =
                 node.served.as_ref().map_or(0, |served| lanes.partition_point(|id| id <= served));
-            let picked = self.pick(lanes, begin, now_ms);
+            let picked = self.pick(lanes, begin, now_ms, connection.best_encoding());
             let Some((last, ..)) = picked.last() else { return };
             let served = Some(last.clone());
             if let Some(node) = self.nodes.get_mut(&leader) {
@@ -252,8 +252,14 @@ impl Sender {
     }
 
     /// One batch of each lane that can send, beginning with the one at `begin`, up to the bytes of a
-    /// request.
-    fn pick(&mut self, lanes: &[LaneId], begin: usize, now_ms: u64) -> Vec<(LaneId, u64, Bytes)> {
+    /// request; in an encoding that whoever takes `best` takes.
+    fn pick(
+        &mut self,
+        lanes: &[LaneId],
+        begin: usize,
+        now_ms: u64,
+        best: Encoding,
+    ) -> Vec<(LaneId, u64, Bytes)> {
         let mut room = usize::try_from(self.options.request_bytes).unwrap_or(usize::MAX);
         let mut picked = Vec::new();
         for id in lanes.iter().cycle().skip(begin).take(lanes.len()) {
@@ -263,7 +269,7 @@ impl Sender {
             let Some(lane) = self.lanes.get_mut(id).filter(|lane| lane.sendable(now_ms)) else {
                 continue;
             };
-            if let Some((number, bytes)) = lane.send_next() {
+            if let Some((number, bytes)) = lane.send_next(best) {
                 room = room.saturating_sub(bytes.len());
                 picked.push((id.clone(), number, bytes));
             }
