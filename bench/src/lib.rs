@@ -14,9 +14,11 @@ macro_rules! add {
 
 pub mod check;
 pub mod clock;
+pub mod compare;
 pub mod environment;
 pub mod error;
 pub mod files;
+pub mod limits;
 pub mod number;
 pub mod options;
 pub mod payload;
@@ -26,6 +28,7 @@ pub mod result;
 pub mod run;
 pub mod schedule;
 pub mod title;
+pub mod verdict;
 
 pub use error::BenchError;
 pub use options::Options;

@@ -4,9 +4,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
 
 use crate::error::BenchError;
 use crate::number::float;
@@ -87,6 +88,16 @@ pub fn percentiles(samples: &Histogram<u64>) -> String {
         samples.distinct_values() / sub_buckets
     );
     text
+}
+
+/// A histogram as it stands in a row of an interval log: base64 of V2, with or without deflate.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn decode(text: &str, deserializer: &mut Deserializer) -> Result<Histogram<u64>, String> {
+    let bytes =
+        base64::engine::general_purpose::STANDARD.decode(text).map_err(|e| e.to_string())?;
+    deserializer.deserialize(&mut bytes.as_slice()).map_err(|error| format!("{error:?}"))
 }
 
 #[cfg(test)]
