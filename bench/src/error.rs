@@ -43,9 +43,6 @@ pub enum BenchError {
         /// What is wrong.
         reason: String,
     },
-    /// The client library that is not ours says no.
-    #[error("librdkafka: {0}")]
-    Librdkafka(String),
     /// Runs that differ in more than what is compared.
     #[error("the runs are not alike: {0}; --unlike compares them nevertheless")]
     Unlike(String),

@@ -1,5 +1,5 @@
 //! A directory per run: `run.json`, `run.hlog`, a `.hgrm` for each series, `timeseries.csv`,
-//! `omb.json`, `summary.md`.
+//! `omb.json`, `summary.md`, `report.html`.
 
 pub mod csv;
 pub mod hdr;
@@ -43,7 +43,8 @@ pub fn write(directory: &Path, run: &RunFile, outcome: &Outcome) -> Result<(), B
         "omb.json",
         json(serde_json::to_string_pretty(&omb::result(run, outcome)))?.as_bytes(),
     )?;
-    put(directory, "summary.md", summary::markdown(run).as_bytes())
+    put(directory, "summary.md", summary::markdown(run).as_bytes())?;
+    put(directory, "report.html", crate::report::of_run(run, outcome).as_bytes())
 }
 
 /// Writes one file.

@@ -24,11 +24,14 @@ pub mod options;
 pub mod payload;
 pub mod process;
 pub mod recorder;
+pub mod report;
 pub mod result;
 pub mod run;
 pub mod schedule;
+pub mod search;
 pub mod title;
 pub mod verdict;
+pub mod workload;
 
 pub use error::BenchError;
 pub use options::Options;

@@ -206,17 +206,10 @@ pub fn ratios(run: &RunFile, before: &Limits, after: &Limits) -> Ratios {
     let loopback = |limits: &Limits| limits.best_loopback();
     let disk_write_mb_per_s = lower(&write);
     let loopback_mb_per_s = lower(&loopback);
-    let sync = before.sync.first().or(after.sync.first());
-    let sync_ns = |name: &str| {
-        let at = |limits: &Limits| {
-            limits.sync.first().and_then(|sync| sync.latency.at.get(name).copied())
-        };
-        match (at(before), at(after)) {
-            // The mean of both: neither is nearer to the run.
-            (Some(before), Some(after)) => before.midpoint(after),
-            (before, after) => before.or(after).unwrap_or(0),
-        }
-    };
+    // Only afterwards is known how many bytes a batch had, and so what to compare with.
+    let sync = after.sync.first();
+    let sync_ns =
+        |name: &str| sync.and_then(|sync| sync.latency.at.get(name).copied()).unwrap_or(0);
     let names = ["p50", "p99", "p99.9"];
     let sync_ns = names.map(sync_ns);
     let own = headline(run).map(|(_, percentiles)| percentiles);
@@ -225,10 +218,12 @@ pub fn ratios(run: &RunFile, before: &Limits, after: &Limits) -> Ratios {
         let at = own.and_then(|own| own.at.get(name));
         *slot = at.filter(|_| bare > 0).map(|ns| float(*ns) / float(bare));
     }
+    let drift = apart(&write).max(apart(&loopback));
     Ratios {
         disk_write_mb_per_s,
         loopback_mb_per_s,
-        drift: apart(&write).max(apart(&loopback)),
+        drift,
+        valid: drift <= DRIFT_MAX,
         throughput: share(run.totals.acked_mb_per_s, disk_write_mb_per_s.min(loopback_mb_per_s)),
         sync_bytes: sync.map_or(0, |sync| sync.bytes.into()),
         sync_ns,

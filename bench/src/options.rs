@@ -20,14 +20,12 @@ pub enum Mode {
     EndToEnd,
 }
 
-/// Whose code speaks to the broker.
+/// Whose code speaks to the broker. Another client is another row here and another target in `run/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientKind {
     /// Ours.
     Levada,
-    /// The library that most other clients are built on: the independent judge.
-    Librdkafka,
 }
 
 /// How records lie in a batch. Another encoding is another row here and in `run/levada.rs`.

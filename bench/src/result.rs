@@ -155,6 +155,8 @@ pub struct Ratios {
     pub loopback_mb_per_s: f64,
     /// Largest difference between before and after, as a share.
     pub drift: f64,
+    /// Whether the machine was steady enough, 15 %, for the ratios to mean anything.
+    pub valid: bool,
     /// Acknowledged bytes to the lower of disk and loopback.
     pub throughput: f64,
     /// Bytes of a write with fdatasync that was measured, near what the run's requests had.

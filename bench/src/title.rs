@@ -17,7 +17,6 @@ pub fn title(options: &Options) -> String {
     };
     let client = match (options.client, options.encoding) {
         (ClientKind::Levada, Encoding::Kafka) => "levada client, Kafka batches",
-        (ClientKind::Librdkafka, _) => "librdkafka",
     };
     let acks = match options.acks {
         AcksOption::Zero => "0",

@@ -203,7 +203,7 @@ fn omb(path: &Path) -> Result<SideRun, BenchError> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::environment::Environment;
     use crate::result::judge;

@@ -57,6 +57,9 @@ pub fn markdown(run: &RunFile) -> String {
             .collect();
         add!(text, "; the run is at {}.\n\n", ratios.join(", "));
     }
+    if run.limits.is_some_and(|limits| !limits.valid) {
+        text.push_str("**The bare machine was not steady: the ratios are void.**\n\n");
+    }
     if let Some(broker) = &run.broker {
         add!(
             text,

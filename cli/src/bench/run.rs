@@ -7,10 +7,11 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use levada_bench::clock::unix_ms;
 use levada_bench::environment::Environment;
+use levada_bench::limits::{self, Effort};
 use levada_bench::options::{
     AcksOption, ClientKind, CompressionOption, Durability, Keys, Mode, Options,
 };
-use levada_bench::result::{RunFile, judge};
+use levada_bench::result::{RunFile, judge, request_bytes};
 use levada_bench::run::{Live, Place};
 use levada_bench::schedule::{Arrivals, Rate};
 use levada_bench::{files, process};
@@ -19,6 +20,9 @@ use serde_json::json;
 use super::embedded::EmbeddedBroker;
 use crate::args::{ConnectArgs, Output};
 use crate::output::{print_json, print_line};
+
+/// Around every run: some three seconds before and after.
+const EFFORT: Effort = Effort { file_bytes: 256 << 20, point_s: 0.7 };
 
 /// Options of `levada bench run`.
 #[derive(Debug, Args)]
@@ -35,6 +39,9 @@ pub(crate) struct RunArgs {
 /// What is sent and read.
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
+    /// A workload file of the `OpenMessaging` Benchmark; what it says goes before other options
+    #[arg(long, short, value_name = "YAML")]
+    workload: Option<PathBuf>,
     /// What the run is called
     #[arg(long, default_value = "run")]
     name: String,
@@ -148,6 +155,9 @@ pub(crate) struct PlaceArgs {
     /// Where the results go; levada-bench/TIME-NAME when left out
     #[arg(long, short = 'd', value_name = "PATH")]
     directory: Option<PathBuf>,
+    /// Does not ask the bare disk and loopback before and after
+    #[arg(long)]
+    no_limits: bool,
     /// No live view
     #[arg(long, short)]
     quiet: bool,
@@ -208,8 +218,19 @@ enum CompressionArg {
 }
 
 impl LoadArgs {
-    /// As the bench calls it.
-    pub(crate) fn options(&self) -> Options {
+    /// As the bench calls it, all of it checked.
+    pub(crate) fn options(&self) -> anyhow::Result<Options> {
+        let mut options = self.typed();
+        if let Some(path) = &self.workload {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("read {}", path.display()))?;
+            levada_bench::workload::apply(&text, &mut options)?;
+        }
+        options.validate()?;
+        Ok(options)
+    }
+
+    fn typed(&self) -> Options {
         Options {
             name: self.name.clone(),
             mode: match self.mode {
@@ -290,8 +311,7 @@ impl PlaceArgs {
 
 /// Runs, writes, prints; exit code 1 when a run is void.
 pub(crate) fn run(args: &RunArgs, connect: &ConnectArgs) -> anyhow::Result<ExitCode> {
-    let options = args.load.options();
-    options.validate()?;
+    let options = args.load.options()?;
     let directory = args.place.directory(&options.name);
     let live = args.place.live();
     let mut files = Vec::new();
@@ -338,10 +358,22 @@ pub(crate) fn one(
             keep_topics: place.keep_topics,
         },
     };
+    // A broker elsewhere has another disk and another network.
+    let limits_wanted = !place.no_limits && at.broker_pid.is_some();
+    let bare = |sync_bytes| {
+        live.phase("asking the bare disk and loopback");
+        limits::quick(directory, sync_bytes, EFFORT)
+    };
+    let before = if limits_wanted { Some(bare(options.message_bytes.into())?) } else { None };
     let outcome = levada_bench::run::run(options, &at, live);
     live.clear();
     let outcome = outcome?;
-    let file = judge(options, &outcome, Environment::look(directory));
+    let mut file = judge(options, &outcome, Environment::look(directory));
+    if let Some(before) = before {
+        let after = bare(request_bytes(&file))?;
+        file.limits = Some(limits::ratios(&file, &before, &after));
+        live.clear();
+    }
     files::write(directory, &file, &outcome)
         .with_context(|| format!("write the results to {}", directory.display()))?;
     Ok(file)
