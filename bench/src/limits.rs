@@ -208,15 +208,14 @@ pub fn ratios(run: &RunFile, before: &Limits, after: &Limits) -> Ratios {
     let loopback_mb_per_s = lower(&loopback);
     // Only afterwards is known how many bytes a batch had, and so what to compare with.
     let sync = after.sync.first();
-    let sync_ns =
-        |name: &str| sync.and_then(|sync| sync.latency.at.get(name).copied()).unwrap_or(0);
+    let sync_ns = |name: &str| sync.and_then(|sync| sync.latency.at.get(name).copied());
     let names = ["p50", "p99", "p99.9"];
     let sync_ns = names.map(sync_ns);
     let own = headline(run).map(|(_, percentiles)| percentiles);
     let mut latency = [None; 3];
     for ((slot, name), bare) in latency.iter_mut().zip(names).zip(sync_ns) {
         let at = own.and_then(|own| own.at.get(name));
-        *slot = at.filter(|_| bare > 0).map(|ns| float(*ns) / float(bare));
+        *slot = at.zip(bare).map(|(ns, bare)| share(float(*ns), float(bare)));
     }
     let drift = apart(&write).max(apart(&loopback));
     Ratios {

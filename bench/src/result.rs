@@ -161,8 +161,8 @@ pub struct Ratios {
     pub throughput: f64,
     /// Bytes of a write with fdatasync that was measured, near what the run's requests had.
     pub sync_bytes: u64,
-    /// Percentiles of that write, in ns: p50, p99, p99.9.
-    pub sync_ns: [u64; 3],
+    /// Percentiles of that write, in ns: p50, p99, p99.9; `None` with too few samples.
+    pub sync_ns: [Option<u64>; 3],
     /// The run's percentiles (response, or service when there is none) to those.
     pub latency: [Option<f64>; 3],
 }

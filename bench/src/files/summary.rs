@@ -44,7 +44,8 @@ pub fn markdown(run: &RunFile) -> String {
             limits.drift * 100.0,
             limits.throughput * 100.0
         );
-        let [p50, p99, p999] = limits.sync_ns.map(duration);
+        let shown = |ns: Option<u64>| ns.map_or_else(|| "too few".to_owned(), duration);
+        let [p50, p99, p999] = limits.sync_ns.map(shown);
         add!(
             text,
             "Bare write and fdatasync of {}: p50 {p50}, p99 {p99}, p99.9 {p999}",
@@ -55,7 +56,11 @@ pub fn markdown(run: &RunFile) -> String {
             .zip(limits.latency)
             .filter_map(|(name, ratio)| Some(format!("{name} {:.2}×", ratio?)))
             .collect();
-        add!(text, "; the run is at {}.\n\n", ratios.join(", "));
+        if ratios.is_empty() {
+            text.push_str(".\n\n");
+        } else {
+            add!(text, "; the run is at {}.\n\n", ratios.join(", "));
+        }
     }
     if run.limits.is_some_and(|limits| !limits.valid) {
         text.push_str("**The bare machine was not steady: the ratios are void.**\n\n");

@@ -121,7 +121,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     warmup: u32,
     /// Seconds that are measured
-    #[arg(long, short, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     duration: u32,
     /// Records that are there before, with --mode consume
     #[arg(long, value_name = "RECORDS", default_value_t = 1_000_000)]
@@ -139,6 +139,7 @@ pub(crate) struct LoadArgs {
 
 /// Where it takes place.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line are bools")]
 pub(crate) struct PlaceArgs {
     /// Starts a broker of its own for each run, with its data in the output directory
     #[arg(long)]
@@ -342,10 +343,8 @@ pub(crate) fn one(
     directory: &Path,
     live: &Live,
 ) -> anyhow::Result<RunFile> {
-    let embedded = match place.embedded {
-        true => Some(EmbeddedBroker::start(directory, place.shards)?),
-        false => None,
-    };
+    let start = || EmbeddedBroker::start(directory, place.shards);
+    let embedded = place.embedded.then(start).transpose()?;
     let at = match &embedded {
         Some(broker) => Place {
             bootstrap: broker.bootstrap().to_owned(),

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &SearchArgs, connect: &ConnectArgs) -> anyhow::Result<Ex
     let mut points = Vec::new();
     while let Some(rate) = search.next_rate() {
         let options = Options { rate: Rate::Fixed(rate), ..options.clone() };
-        let place = directory.join(format!("{:010.0}", rate));
+        let place = directory.join(format!("{rate:010.0}"));
         let file = one(&options, &args.place, connect, &place, &live)?;
         let held = args.objective.is_held(&file);
         search.on_tried(rate, held);

@@ -121,7 +121,9 @@ fn a_stalled_broker_shows_on_a_schedule_and_hides_from_a_closed_loop() {
     let closed = run_with_pause(
         &server,
         &directory.path().join("closed"),
-        &format!("{load} --rate max --batch-bytes 1024 --memory-bytes 4096 --in-flight 1 --no-verify"),
+        &format!(
+            "{load} --rate max --batch-bytes 1024 --memory-bytes 4096 --in-flight 1 --no-verify"
+        ),
     );
     let hidden = percentile_ms(&closed, "service", "p99.9");
     assert!(hidden < 500.0, "p99.9 {hidden} ms");
@@ -138,8 +140,15 @@ fn a_run_leaves_everything_it_promises_and_compares_with_itself() {
         succeeded(&server.bench(out, load).output().unwrap());
     }
     for file in [
-        "run.json", "run.hlog", "response.hgrm", "service.hgrm", "end-to-end.hgrm", "timeseries.csv",
-        "omb.json", "summary.md", "report.html",
+        "run.json",
+        "run.hlog",
+        "response.hgrm",
+        "service.hgrm",
+        "end-to-end.hgrm",
+        "timeseries.csv",
+        "omb.json",
+        "summary.md",
+        "report.html",
     ] {
         assert!(a.join(file).metadata().unwrap().len() > 100, "{file}");
     }
