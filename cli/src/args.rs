@@ -86,6 +86,9 @@ pub(crate) enum Command {
     /// Prints or checks segment files, batch by batch
     #[command(subcommand)]
     Log(crate::log::LogCommand),
+    /// Measures a cluster, honestly
+    #[command(subcommand)]
+    Bench(crate::bench::BenchCommand),
     /// Checks whether this machine can run a broker well, and says what to do
     Doctor(crate::doctor::DoctorArgs),
 }

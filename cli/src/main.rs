@@ -4,6 +4,7 @@
 //! usage. Nothing ever prompts.
 
 mod args;
+mod bench;
 mod broker;
 mod cluster;
 mod config;
@@ -61,6 +62,7 @@ fn run(cli: &Cli, signals: Option<Signals>) -> anyhow::Result<ExitCode> {
         (Command::Group(args), _) => group::run(args),
         (Command::Cluster(command), _) => cluster::run(command, connect),
         (Command::Log(command), _) => log::run(command, connect.output),
+        (Command::Bench(command), _) => bench::run(command, connect),
         (Command::Doctor(args), _) => doctor::run(args, connect.output),
         (Command::Dev(_) | Command::Broker(_) | Command::Coordinator(_), None) => {
             unreachable!("signals are blocked for every command that serves")

@@ -1,0 +1,338 @@
+//! A run: topics are made, threads send and read, samples come together here, once a second.
+//!
+//! `run/produce.rs` sends on schedule through `run/levada.rs`; `run/consume.rs` reads and checks;
+//! `run/prepare.rs` makes and fills topics; this file begins, watches and ends.
+
+mod consume;
+mod levada;
+mod overhead;
+mod prepare;
+mod produce;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use crate::check::{Findings, SentLane};
+use crate::clock::{SECOND_NS, now_ns, unix_ms};
+use crate::error::BenchError;
+use crate::number::{count, float};
+use crate::options::{Mode, Options};
+use crate::process::Usage;
+use crate::recorder::{Interval, Recorder};
+use produce::Sending;
+pub use watch::Live;
+
+/// Between the start of the threads and the first record: time to connect.
+const LEAD_NS: u64 = SECOND_NS / 2;
+
+/// What the threads of a run share.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) options: Options,
+    pub(crate) bootstrap: String,
+    /// Tells this run's records from others.
+    pub(crate) run: u32,
+    pub(crate) topics: Vec<String>,
+    /// Start of the warm-up.
+    pub(crate) start_ns: u64,
+    /// From here on nothing is sent.
+    pub(crate) end_ns: u64,
+    /// Given up: send nothing more.
+    pub(crate) stop: AtomicBool,
+    /// Everything that will be sent is settled.
+    pub(crate) sent: AtomicBool,
+}
+
+impl Plan {
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a run takes place.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Brokers to begin with.
+    pub bootstrap: String,
+    /// The broker's process, when it is on this machine.
+    pub broker_pid: Option<u32>,
+    /// Whether topics stay when the run is over.
+    pub keep_topics: bool,
+}
+
+/// What a process used during the measured time.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Used {
+    /// CPU time in s.
+    pub cpu_s: f64,
+    /// Most memory it ever had.
+    pub memory_bytes_peak: u64,
+}
+
+/// Everything that a run gave, before it is judged and written.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Wall-clock time of the first intended moment, in ms since 1970.
+    pub started_unix_ms: u64,
+    /// The measured intervals of a second, in order.
+    pub intervals: Vec<Interval>,
+    /// Measured seconds.
+    pub seconds: f64,
+    /// What the check of the payloads found; `None` when nothing was read.
+    pub findings: Option<Findings>,
+    /// What ended it early, or was wrong with it; empty when all is well.
+    pub problems: Vec<String>,
+    /// What the generator lagged by its own fault, 99th percentile, ns.
+    pub own_lag_p99_ns: u64,
+    /// CPU share of the busiest sending thread, 0 to 1.
+    pub busiest_worker: f64,
+    /// What measuring costs per record, in ns.
+    pub overhead_ns: f64,
+    /// What the broker used while it was measured.
+    pub broker: Option<Used>,
+    /// What this process used.
+    pub generator: Used,
+}
+
+/// Runs `options` at `place` and shows how it goes on `live`.
+///
+/// # Errors
+/// [`BenchError`] when it could not begin. What goes wrong later is in [`Outcome::problems`].
+pub fn run(options: &Options, place: &Place, live: &Live) -> Result<Outcome, BenchError> {
+    options.validate()?;
+    let runtime = setup_runtime()?;
+    let run = run_id();
+    let topics = runtime.block_on(prepare::topics(options, place, run))?;
+    let ran = run_on(options, place, live, run, &topics);
+    if !place.keep_topics {
+        let deleted = runtime.block_on(prepare::delete(options, place, &topics));
+        if let (Ok(_), Err(error)) = (&ran, deleted) {
+            live.say(&format!("the topics stay: {error}"));
+        }
+    }
+    ran
+}
+
+fn setup_runtime() -> Result<tokio::runtime::Runtime, BenchError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(BenchError::system("start a runtime"))
+}
+
+/// Differs from run to run, on one machine and between machines.
+fn run_id() -> u32 {
+    use std::hash::BuildHasher as _;
+    let hash = std::hash::RandomState::new().hash_one((std::process::id(), now_ns()));
+    u32::try_from(hash & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+fn plan(options: Options, place: &Place, run: u32, topics: &[String]) -> Arc<Plan> {
+    let lead_ns = if options.mode == Mode::Consume { 0 } else { LEAD_NS };
+    let start_ns = now_ns() + lead_ns;
+    let seconds = u64::from(options.warmup_s) + u64::from(options.duration_s);
+    Arc::new(Plan {
+        end_ns: start_ns + seconds * SECOND_NS,
+        options,
+        bootstrap: place.bootstrap.clone(),
+        run,
+        topics: topics.to_vec(),
+        start_ns,
+        stop: AtomicBool::new(false),
+        sent: AtomicBool::new(false),
+    })
+}
+
+fn run_on(
+    options: &Options,
+    place: &Place,
+    live: &Live,
+    run: u32,
+    topics: &[String],
+) -> Result<Outcome, BenchError> {
+    let overhead_ns = overhead::measure();
+    let mut problems = Vec::new();
+    let mut lanes = SentLanes::new(options);
+    if options.mode == Mode::Consume {
+        live.phase("writing what is to be read");
+        let filled = fill(options, place, run, topics)?;
+        problems.extend(filled.problem.clone());
+        lanes.take(&filled);
+    }
+    let plan = plan(options.clone(), place, run, topics);
+    let (out, heard) = mpsc::channel();
+    let readers = match options.mode {
+        Mode::Produce => Vec::new(),
+        Mode::Consume | Mode::EndToEnd => consume::spawn(&plan, &out, consume::Subscriptions::All)?,
+    };
+    let senders = match options.mode {
+        Mode::Consume => {
+            plan.sent.store(true, Ordering::Release);
+            Vec::new()
+        }
+        Mode::Produce | Mode::EndToEnd => produce::spawn(&plan, &out)?,
+    };
+    drop(out);
+    let heard = watch::watch(
+        &plan,
+        place,
+        live,
+        &heard,
+        move || {
+            let mut sent = Vec::new();
+            for sender in senders {
+                sent.push(join(sender));
+            }
+            sent
+        },
+        readers,
+    )?;
+    let mut own_lag = crate::recorder::histogram();
+    let mut busiest_worker: f64 = 0.0;
+    for sending in heard.sendings {
+        match sending {
+            Ok(sending) => {
+                own_lag.add(&sending.own_lag).expect("all histograms have the same bounds");
+                busiest_worker = busiest_worker.max(sending.cpu_share);
+                problems.extend(sending.problem.clone());
+                lanes.take(&sending);
+            }
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    let mut readings = heard.readings;
+    if options.mode == Mode::Produce && options.verify && !plan.is_stopped() {
+        live.phase("reading back");
+        let (out, _) = mpsc::channel();
+        let readers = consume::spawn(&plan, &out, consume::Subscriptions::One)?;
+        readings = readers.into_iter().map(join).collect();
+    }
+    let mut findings = None;
+    for reading in readings {
+        match reading {
+            Ok(reading) => {
+                problems.extend(reading.problem.clone());
+                let found: &mut Findings = findings.get_or_insert_default();
+                for (topic, partition, checker) in reading.checkers {
+                    found.add(&checker.finish(lanes.of(topic, partition)));
+                }
+            }
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    // Loss is not told apart from what was not waited for, when reading was given up.
+    problems.sort();
+    problems.dedup();
+    let warmup = if options.mode == Mode::Consume { 0 } else { options.warmup_s };
+    let (intervals, seconds) = measured(heard.intervals, warmup, &plan, heard.end_ns);
+    Ok(Outcome {
+        started_unix_ms: unix_ms()
+            .saturating_sub(now_ns().saturating_sub(plan.start_ns) / 1_000_000),
+        intervals,
+        seconds,
+        findings,
+        problems,
+        own_lag_p99_ns: own_lag.value_at_quantile(0.99),
+        busiest_worker,
+        overhead_ns,
+        broker: heard.broker,
+        generator: heard.generator,
+    })
+}
+
+/// Writes the records that are to be read later, as fast as it goes.
+fn fill(
+    options: &Options,
+    place: &Place,
+    run: u32,
+    topics: &[String],
+) -> Result<Sending, BenchError> {
+    let options = Options { producers: options.topics, workers: 1, ..options.clone() };
+    let plan = plan(options, place, run, topics);
+    let (out, _) = mpsc::channel();
+    let mut senders = produce::spawn(&plan, &out)?;
+    senders.pop().map_or(Err(BenchError::Panicked), join)
+}
+
+/// The intervals behind the warm-up, and how many seconds they are.
+fn measured(
+    intervals: BTreeMap<u32, Interval>,
+    warmup_s: u32,
+    plan: &Plan,
+    end_ns: u64,
+) -> (Vec<Interval>, f64) {
+    let from_ns = plan.start_ns + u64::from(warmup_s) * SECOND_NS;
+    let seconds = float(end_ns.saturating_sub(from_ns)) / 1e9;
+    let behind = intervals.into_values().filter(|interval| warmup_s <= interval.index);
+    (behind.collect(), seconds)
+}
+
+fn join<T>(thread: JoinHandle<Result<T, BenchError>>) -> Result<T, BenchError> {
+    thread.join().unwrap_or(Err(BenchError::Panicked))
+}
+
+/// What was sent, by topic, partition and producer.
+struct SentLanes {
+    partitions: usize,
+    lanes: Vec<Vec<SentLane>>,
+}
+
+impl SentLanes {
+    fn new(options: &Options) -> Self {
+        let partitions = usize::try_from(options.partitions).unwrap_or(usize::MAX);
+        let topics = usize::try_from(options.topics).unwrap_or(usize::MAX);
+        Self { partitions, lanes: vec![Vec::new(); topics.saturating_mul(partitions)] }
+    }
+
+    fn take(&mut self, sending: &Sending) {
+        for (producer, topic, sent) in &sending.lanes {
+            for (partition, lane) in sent.iter().enumerate() {
+                let Some(row) = self.lanes.get_mut(topic * self.partitions + partition) else {
+                    continue;
+                };
+                if row.len() <= *producer {
+                    row.resize(producer + 1, SentLane::default());
+                }
+                if let Some(slot) = row.get_mut(*producer) {
+                    slot.clone_from(lane);
+                }
+            }
+        }
+    }
+
+    fn of(&self, topic: usize, partition: usize) -> &[SentLane] {
+        self.lanes.get(topic * self.partitions + partition).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Runs a thread of the bench, pinned to the CPU if one was asked for.
+pub(crate) fn spawn_thread<T: Send + 'static>(
+    name: String,
+    cpu: Option<u32>,
+    work: impl FnOnce() -> Result<T, BenchError> + Send + 'static,
+) -> Result<JoinHandle<Result<T, BenchError>>, BenchError> {
+    let pinned = move || {
+        if let Some(cpu) = cpu {
+            let mut set = rustix::thread::CpuSet::new();
+            set.set(usize::try_from(cpu).unwrap_or(usize::MAX));
+            rustix::thread::sched_setaffinity(None, &set)
+                .map_err(|error| BenchError::system(format!("pin to CPU {cpu}"))(error.into()))?;
+        }
+        work()
+    };
+    let thread = std::thread::Builder::new().name(name).spawn(pinned);
+    thread.map_err(BenchError::system("start a thread"))
+}
+
+/// The CPU of the `place`th thread.
+pub(crate) fn cpu_of(options: &Options, place: u32) -> Option<u32> {
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| count(cpus.get()));
+    let cpus = u32::try_from(cpus).unwrap_or(1);
+    options.pin.map(|first| (first + place) % cpus.max(1))
+}

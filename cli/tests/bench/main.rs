@@ -1,0 +1,199 @@
+//! The bench measured: what it must show of a broker that stalls or dies, and what it must not hide.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// The binary, without variables of ours.
+fn levada() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_levada"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("LEVADA_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A cluster that ends with the test.
+struct Server {
+    child: Child,
+    bootstrap: String,
+}
+
+impl Server {
+    fn start(directory: &Path) -> Self {
+        let mut child = levada()
+            .args(["dev", "--listen", "127.0.0.1:0", "--shards", "1", "--log", "error"])
+            .arg("--data-dir")
+            .arg(directory.join("data"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let bootstrap = line.trim_end().strip_prefix("ready: kafka=").unwrap().to_owned();
+        Self { child, bootstrap }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// A run against it, with results in `directory`.
+    fn bench(&self, directory: &Path, arguments: &str) -> Command {
+        let mut command = levada();
+        command
+            .args(["bench", "run", "--quiet", "--no-limits", "--bootstrap", &self.bootstrap, "-d"])
+            .arg(directory)
+            .args(arguments.split_whitespace())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.child.kill().unwrap_or_default();
+        self.child.wait().unwrap();
+    }
+}
+
+fn read(directory: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(directory.join("run.json")).unwrap()).unwrap()
+}
+
+fn percentile_ms(run: &Value, series: &str, name: &str) -> f64 {
+    let ns = run["latency"][series]["at"][name].as_f64();
+    ns.unwrap_or_else(|| panic!("no {series} {name} in {run}")) / 1e6
+}
+
+#[track_caller]
+fn succeeded(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+fn wait_ms(ms: u64) {
+    let end = Duration::from_millis(ms);
+    levada_bench::clock::pause(end);
+}
+
+/// Starts a run, stops the broker for a second in the middle of it, and gives what the run wrote.
+fn run_with_pause(server: &Server, directory: &Path, arguments: &str) -> Value {
+    let child = server.bench(directory, arguments).spawn().unwrap();
+    wait_ms(9000);
+    server.signal(Signal::SIGSTOP);
+    wait_ms(1000);
+    server.signal(Signal::SIGCONT);
+    let output = child.wait_with_output().unwrap();
+    // On a busy machine the generator may find itself too slow; what it measured is there all the same.
+    drop(output);
+    read(directory)
+}
+
+/// Coordinated omission, both ways: a schedule shows a second of standstill as a second, a sender that
+/// waits for its answers asks nothing in that second and so sees almost nothing of it.
+#[test]
+fn a_stalled_broker_shows_on_a_schedule_and_hides_from_a_closed_loop() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let load = "--mode produce -s 100 --linger-ms 0 --warmup 1 --duration 20";
+    let open = run_with_pause(
+        &server,
+        &directory.path().join("open"),
+        &format!("{load} --rate 1000 --lag-limit-us 100000"),
+    );
+    let shown = percentile_ms(&open, "response", "p99.9");
+    assert!((900.0..=1200.0).contains(&shown), "p99.9 {shown} ms");
+    let closed = run_with_pause(
+        &server,
+        &directory.path().join("closed"),
+        &format!(
+            "{load} --rate max --batch-bytes 1024 --memory-bytes 4096 --in-flight 1 --no-verify"
+        ),
+    );
+    let hidden = percentile_ms(&closed, "service", "p99.9");
+    assert!(hidden < 500.0, "p99.9 {hidden} ms");
+}
+
+#[test]
+fn a_run_leaves_everything_it_promises_and_compares_with_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let (a, b) = (directory.path().join("a"), directory.path().join("b"));
+    let load = "--mode end-to-end --rate 2000 --partitions 3 --subscriptions 2 --producers 2 -s 200 \
+                --warmup 0 --duration 2 --lag-limit-us 10000000";
+    for out in [&a, &b] {
+        succeeded(&server.bench(out, load).output().unwrap());
+    }
+    for file in [
+        "run.json",
+        "run.hlog",
+        "response.hgrm",
+        "service.hgrm",
+        "end-to-end.hgrm",
+        "timeseries.csv",
+        "omb.json",
+        "summary.md",
+        "report.html",
+    ] {
+        assert!(a.join(file).metadata().unwrap().len() > 100, "{file}");
+    }
+    let run = read(&a);
+    assert_eq!(run["findings"]["received"], 8000, "every record twice: {run}");
+    assert!(run["broker"]["cpu_s"].as_f64().unwrap() > 0.0, "the broker is on this machine");
+    let compare = |more: &[&str]| {
+        let mut command = levada();
+        command.args(["bench", "compare"]).args([&a, &b]).args(more).output().unwrap()
+    };
+    assert!(succeeded(&compare(&[])).contains("undecided"), "one run a side decides nothing");
+    assert_eq!(compare(&["--fail-if", "p50>-99%"]).status.code(), Some(1));
+    assert_eq!(compare(&["--fail-if", "p50>+100000%"]).status.code(), Some(0));
+    assert_eq!(compare(&["--fail-if", "nonsense"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_broker_that_dies_ends_the_run_with_what_there_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let out = directory.path().join("out");
+    let load = "--mode end-to-end --rate 500 --warmup 0 --duration 600 --timeout 3";
+    let child = server.bench(&out, load).spawn().unwrap();
+    wait_ms(3000);
+    server.signal(Signal::SIGKILL);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let run = read(&out);
+    assert!(run["totals"]["counts"]["acked"].as_u64().unwrap() > 0);
+    assert!(!run["void"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn nonsense_is_refused_by_name_and_a_broker_that_is_not_there_is_said() {
+    for (arguments, said) in [
+        ("--message-bytes 3", "--message-bytes"),
+        ("--partitions 0", "--partitions"),
+        ("--mode consume --rate 5", "--rate"),
+        ("--bootstrap 127.0.0.1:1 --timeout 1", "is a broker running"),
+    ] {
+        let mut command = levada();
+        command.args(["bench", "run", "--quiet"]).args(arguments.split_whitespace());
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments}");
+        assert!(stderr.contains(said), "{arguments}: {stderr}");
+    }
+}
