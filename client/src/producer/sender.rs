@@ -132,7 +132,7 @@ impl Sender {
         let shared = Arc::clone(&self.shared);
         loop {
             let all = shared.starved.swap(false, Ordering::AcqRel);
-            let next_due_ms = self.collect(all).await;
+            let next_due_ms = self.collect(all);
             let now_ms = shared.clock.now_ms();
             self.expire(now_ms);
             self.identify(now_ms);
@@ -140,10 +140,10 @@ impl Sender {
             self.refresh(now_ms);
             let wake_ms = self.next_ms(now_ms).into_iter().chain(next_due_ms).min();
             tokio::select! {
-                Some(done) = self.works.next(), if !self.works.is_empty() => self.on_done(done).await,
+                Some(done) = self.works.next(), if !self.works.is_empty() => self.on_done(done),
                 command = self.commands.recv() => match command {
                     Some(Command::Flush(reply)) => {
-                        self.collect(true).await;
+                        self.collect(true);
                         let tickets = self.lanes.values().flat_map(Lane::tickets);
                         let outcomes = tickets.map(|ticket| Arc::clone(ticket.outcome())).collect();
                         // The flusher may have gone away.
@@ -158,8 +158,8 @@ impl Sender {
     }
 
     /// Moves batches that are ready into their lanes; tells when the next will be.
-    async fn collect(&mut self, all: bool) -> Option<u64> {
-        let mut batcher = self.shared.batcher.lock().await;
+    fn collect(&mut self, all: bool) -> Option<u64> {
+        let mut batcher = self.shared.batcher();
         let ready = batcher.take(self.shared.clock.now_ms(), all);
         let next_due_ms = batcher.next_due_ms();
         drop(batcher);
@@ -363,9 +363,7 @@ impl Sender {
         lanes.chain(later).chain([self.refresh_due_ms]).min()
     }
 
-    /// Only here and in the loop is the batcher's lock waited for, never in a work: a work that stands in line for it is
-    /// not polled while the loop stands behind it.
-    async fn on_done(&mut self, done: Done) {
+    fn on_done(&mut self, done: Done) {
         let now_ms = self.shared.clock.now_ms();
         let backoff = self.options.backoff;
         match done {
@@ -387,7 +385,7 @@ impl Sender {
                 }
             }
             Done::Refreshed { outcome: Ok(topics) } => {
-                let mut batcher = self.shared.batcher.lock().await;
+                let mut batcher = self.shared.batcher();
                 for (topic, partitions) in topics {
                     batcher.set_topic(&topic, partitions);
                 }
@@ -412,7 +410,7 @@ impl Sender {
                 self.note_all(&format!("get a producer id: {error}"));
             }
             Done::Produced { home, sent, outcome } => {
-                self.on_produced(home, &sent, &outcome, now_ms).await;
+                self.on_produced(home, &sent, &outcome, now_ms);
             }
         }
     }
@@ -433,7 +431,7 @@ impl Sender {
         }
     }
 
-    async fn on_produced(
+    fn on_produced(
         &mut self,
         home: Home,
         sent: &[(LaneId, u64)],
@@ -473,7 +471,7 @@ impl Sender {
                 self.stale_topics.insert(Arc::clone(&id.0));
             }
             if let Some(bytes) = consequence.too_large_bytes {
-                self.shared.batcher.lock().await.shrink(&id.0, bytes);
+                self.shared.batcher().shrink(&id.0, bytes);
             }
         }
     }
