@@ -157,6 +157,11 @@ fn per_record(criterion: &mut Criterion) {
     }
     let columns = build(Encoding::Columnar, Compression::None, &values);
     let view = BatchView::verify(&columns, &VerifyLimits::DEFAULT).expect("it is sound");
+    // What decoding pays once per batch, whatever is in it.
+    group.bench_function("open_columns", |bencher| {
+        let mut scratch = Vec::new();
+        bencher.iter(|| black_box(&view).columns(&mut scratch, INFLATED_BYTES_MAX_DEFAULT).is_ok());
+    });
     group.bench_function("translate", |bencher| {
         bencher.iter(|| to_kafka_v2(black_box(&view), VerifyLimits::DEFAULT).expect("it fits"));
     });

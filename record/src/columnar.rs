@@ -554,7 +554,8 @@ impl<'a> ColumnarHeaders<'a> {
     }
 
     pub(crate) fn iter(self) -> ColumnarHeadersIter<'a> {
-        let columns = HeaderColumns::of(&self.table);
+        // Most records have none; the table is not asked for them then.
+        let columns = if self.len() == 0 { None } else { HeaderColumns::of(&self.table) };
         let (first, end) = (self.first as usize, self.end as usize);
         let end = end.min(columns.map_or(0, |columns| columns.keys.ends.len()));
         ColumnarHeadersIter { columns, index: first.min(end), end }
