@@ -10,11 +10,6 @@ pub(crate) mod delivery;
 mod lane;
 mod sender;
 
-#[expect(
-    clippy::disallowed_types,
-    reason = "handles of a producer are used from several threads"
-)]
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
