@@ -12,6 +12,8 @@ use crate::segment::layout::align_down;
 const CHUNK_MIN_BYTES: usize = 4 << 10;
 /// Largest chunk of a log that is written in small pieces, in bytes.
 const CHUNK_GROWN_BYTES: usize = 256 << 10;
+/// An append with as many bytes of whole blocks gets a chunk of its own, in bytes.
+const CHUNK_OF_ITS_OWN_BYTES: usize = 64 << 10;
 /// Largest chunk, in bytes: one large append gets memory of its own size.
 const CHUNK_MAX_BYTES: usize = 1 << 20;
 
@@ -31,6 +33,8 @@ pub(crate) struct Tail {
     chunks: VecDeque<Chunk>,
     end: u64,
     block_bytes: usize,
+    /// The last chunk that small appends shared, in bytes; 0 behind a large append.
+    grown_bytes: usize,
     /// Largest chunk for appends smaller than it; less where many logs share the memory.
     chunk_cap_bytes: usize,
 }
@@ -43,6 +47,7 @@ impl Tail {
             chunks: VecDeque::new(),
             end: start,
             block_bytes,
+            grown_bytes: 0,
             chunk_cap_bytes: CHUNK_GROWN_BYTES,
         }
     }
@@ -89,11 +94,7 @@ impl Tail {
                 .is_some_and(|chunk| chunk.end() == self.end && chunk.buffer.room() > 0);
             if !fits {
                 assert!(self.end.is_multiple_of(self.block_bytes as u64), "chunks begin at blocks");
-                let grown = self.chunks.back().map_or(0, |chunk| chunk.buffer.capacity() * 2);
-                let capacity = grown
-                    .clamp(CHUNK_MIN_BYTES, self.chunk_cap_bytes)
-                    .max(bytes.len().min(CHUNK_MAX_BYTES))
-                    .next_multiple_of(self.block_bytes);
+                let capacity = self.next_capacity(bytes.len());
                 let buffer = Buffer::with_capacity(capacity);
                 self.chunks.push_back(Chunk { start: self.end, buffer });
             }
@@ -103,6 +104,19 @@ impl Tail {
             self.end += now.len() as u64;
             bytes = later;
         }
+    }
+
+    /// Capacity of the next chunk when `bytes` are still to be appended. The whole blocks of a large append get a chunk
+    /// that they fill, so that it can be written as it is; small appends share chunks that grow.
+    fn next_capacity(&mut self, bytes: usize) -> usize {
+        let whole = bytes - bytes % self.block_bytes;
+        if whole >= CHUNK_OF_ITS_OWN_BYTES {
+            // Small appends begin anew behind it: what comes next may be large again.
+            self.grown_bytes = 0;
+            return whole.min(CHUNK_MAX_BYTES);
+        }
+        self.grown_bytes = (2 * self.grown_bytes).clamp(CHUNK_MIN_BYTES, self.chunk_cap_bytes);
+        self.grown_bytes.max(bytes).next_multiple_of(self.block_bytes)
     }
 
     fn chunk_at(&self, position: u64) -> Option<usize> {
@@ -319,6 +333,27 @@ mod tests {
             at += buffer.len() as u64;
         }
         assert_eq!(at, 4096 * 100);
+    }
+
+    #[test]
+    fn large_appends_are_written_without_a_copy() {
+        let mut tail = Tail::new(0, 4096);
+        for _ in 0..5 {
+            tail.push(&bytes(0, 61));
+            tail.push(&bytes(61, 250_000));
+        }
+        let end = align_down(tail.end(), 4096);
+        let shared = |(at, buffer): &(u64, FrozenBuffer)| {
+            let chunk = tail.chunk_at(*at).and_then(|index| tail.chunks.get(index)).unwrap();
+            chunk.buffer.bytes().as_ptr() == buffer.as_ptr()
+        };
+        let (whole, copied): (Vec<_>, Vec<_>) =
+            tail.blocks(0, end).unwrap().into_iter().partition(shared);
+        let bytes_of = |blocks: &[(u64, FrozenBuffer)]| -> usize {
+            blocks.iter().map(|(_, buffer)| buffer.len()).sum()
+        };
+        assert!(bytes_of(&copied) <= 4096, "{} B were copied", bytes_of(&copied));
+        assert!(bytes_of(&whole) > 1_200_000);
     }
 
     #[test]

@@ -19,11 +19,11 @@ fuzz_target!(|data: &[u8]| {
     let mut step = usize::from(*cut) + 1;
     let mut left = stream;
     while !left.is_empty() && end.is_ok() {
-        let spare = buffer.spare_mut();
-        assert!(!spare.is_empty());
-        let now = step.min(left.len()).min(spare.len());
-        spare[..now].copy_from_slice(&left[..now]);
-        buffer.advance(now);
+        let spare = buffer.spare();
+        assert!(spare.capacity() > spare.len());
+        let now = step.min(left.len()).min(spare.capacity() - spare.len());
+        spare.extend_from_slice(&left[..now]);
+        buffer.note_read(now);
         left = &left[now..];
         step = step * 7 % 509 + 1;
         end = loop {

@@ -174,13 +174,13 @@ impl Session {
         on_push: impl Fn(Push) -> Result<(), SessionError>,
     ) -> Result<(), SessionError> {
         let mut frames = FrameReader::new(MAX_FRAME_BYTES);
-        let mut buffer = vec![0; READ_BYTES];
+        let mut buffer = Vec::with_capacity(READ_BYTES);
         loop {
-            let bytes = self.socket.read(&mut buffer).await?;
-            if bytes == 0 {
+            buffer.clear();
+            if self.socket.read(&mut buffer).await? == 0 {
                 return Err(SessionError::Closed);
             }
-            frames.feed(buffer.get(..bytes).unwrap_or_default());
+            frames.feed(&buffer);
             while let Some(envelope) = frames.next_frame()? {
                 self.on_envelope(envelope, &on_push)?;
             }

@@ -380,12 +380,16 @@ impl Connection {
             }
             *self.reader.borrow_mut() = Some(context.waker().clone());
             let mut buffer = self.buffer.borrow_mut();
-            self.socket.poll_read(context, buffer.spare_mut())
+            let read = self.socket.poll_read(context, buffer.spare());
+            if read.is_pending() {
+                buffer.rest();
+            }
+            read
         })
         .await;
         match bytes {
             Ok(bytes) => {
-                self.buffer.borrow_mut().advance(bytes);
+                self.buffer.borrow_mut().note_read(bytes);
                 self.active_ns.set(self.runtime.now().monotonic_ns);
                 Ok(bytes)
             }

@@ -6,11 +6,11 @@ use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use glommio::net::{TcpListener, TcpStream};
-use rustix::net::{SendAncillaryBuffer, SendFlags};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::{Domain, Protocol, Type};
 
 /// Connections that may wait to be accepted, per shard.
@@ -161,21 +161,36 @@ impl Socket {
         self.peer
     }
 
-    /// Reads what is there, 0 bytes at the end of the stream; else arranges to be woken.
+    /// Reads what is there behind the bytes of `buffer`, within its capacity; 0 bytes at the end of the stream. With
+    /// nothing there, arranges to be woken.
     pub fn poll_read(
         &self,
         context: &mut Context<'_>,
-        buffer: &mut [u8],
+        buffer: &mut Vec<u8>,
     ) -> Poll<io::Result<usize>> {
+        // Into memory that nobody has filled with zeros first, which the executor's own read cannot.
+        let read = self.with_fd(|fd| {
+            let spare = rustix::buffer::spare_capacity(buffer);
+            rustix::net::recv(fd, spare, RecvFlags::DONTWAIT).map(|(read, _)| read)
+        });
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return Poll::Ready(other),
+        }
+        let mut first = [0; 64];
+        let room = first.len().min(buffer.capacity() - buffer.len());
         let mut stream = self.stream.borrow_mut();
-        Pin::new(&mut *stream).poll_read(context, buffer)
+        let first = first.get_mut(..room).unwrap_or_default();
+        let read = ready!(Pin::new(&mut *stream).poll_read(context, first))?;
+        buffer.extend_from_slice(first.get(..read).unwrap_or_default());
+        Poll::Ready(Ok(read))
     }
 
-    /// Reads what is there, 0 bytes at the end of the stream.
+    /// Reads what is there behind the bytes of `buffer`, within its capacity; 0 bytes at the end of the stream.
     ///
     /// # Errors
     /// What the kernel says; the connection is lost.
-    pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub async fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         poll_fn(|context| self.poll_read(context, buffer)).await
     }
 
@@ -321,7 +336,7 @@ mod tests {
             let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
             socket.send_all(&mut slices, || ()).await.unwrap();
             socket.finish();
-            assert_eq!(socket.read(&mut [0; 8]).await.unwrap(), 0);
+            assert_eq!(socket.read(&mut Vec::with_capacity(8)).await.unwrap(), 0);
             reader
         });
         assert!(reader.join().unwrap() == expected);
