@@ -28,12 +28,16 @@ pub enum ClientKind {
     Levada,
 }
 
-/// How records lie in a batch. Another encoding is another row here and in `run/levada.rs`.
+/// How our own client lays records into batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {
-    /// Kafka's record batch v2.
+    /// In columns where the broker takes them, else as Kafka does.
     #[default]
+    Auto,
+    /// In columns.
+    Columnar,
+    /// Kafka's record batch v2, which every broker takes.
     Kafka,
 }
 
@@ -307,6 +311,11 @@ impl Options {
                 AcksOption::Zero => Acks::None,
                 AcksOption::One => Acks::Leader,
                 AcksOption::All => Acks::All,
+            },
+            encoding: match self.encoding {
+                Encoding::Auto => levada_client::Encoding::Auto,
+                Encoding::Columnar => levada_client::Encoding::Columnar,
+                Encoding::Kafka => levada_client::Encoding::Kafka,
             },
             compression: self.compression.codec(),
             batch_bytes: self.batch_bytes,

@@ -16,6 +16,10 @@ pub fn title(options: &Options) -> String {
         Mode::EndToEnd => "end to end".to_owned(),
     };
     let client = match (options.client, options.encoding) {
+        (ClientKind::Levada, Encoding::Auto) => {
+            "levada client, columnar batches where they are taken"
+        }
+        (ClientKind::Levada, Encoding::Columnar) => "levada client, columnar batches",
         (ClientKind::Levada, Encoding::Kafka) => "levada client, Kafka batches",
     };
     let acks = match options.acks {

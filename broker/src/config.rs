@@ -53,6 +53,11 @@ settings! {
     /// What clients and other brokers are told to connect to. Left out, each client is told the
     /// address on which it reached this broker.
     advertised: Option<String> = None, "host:port";
+    /// Port on which shard 0 takes connections to its own partitions; shard n takes them n ports
+    /// behind it. Levada's clients use these ports when they can, and `listen` otherwise. 0 opens
+    /// none. Left out: any free ports when `listen` is a loopback address and there are several
+    /// shards, else none.
+    shard_port: Option<u16> = None, "port";
     /// The coordinators of the cluster; the first that answers is used.
     coordinators: Vec<String> = vec![format!("127.0.0.1:{}", levada_protocol::cluster::COORDINATOR_PORT)], "list of host:port";
     /// Where this broker stands; replicas of a partition are spread over racks.
@@ -82,6 +87,9 @@ settings! {
     shard_request_bytes: u64 = 128 << 20, "bytes";
     /// Bytes of fetched records that a shard may hold for replies that are not yet sent.
     shard_response_bytes: u64 = 128 << 20, "bytes";
+    /// Bytes that a shard may hold to translate columnar batches for Kafka clients. A batch that needs
+    /// more, or is compressed, is translated when no other is.
+    shard_translation_bytes: u64 = 64 << 20, "bytes";
     /// Bytes of batches that a shard may have appended and not yet committed.
     shard_append_bytes: u64 = 64 << 20, "bytes";
     /// Mails that may wait in the mailbox of a shard.
@@ -158,6 +166,7 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("connection_replies_max", 1, 1 << 20),
     ("shard_request_bytes", 1 << 20, 1 << 40),
     ("shard_response_bytes", 1 << 20, 1 << 40),
+    ("shard_translation_bytes", 1 << 20, 1 << 40),
     ("shard_append_bytes", 1 << 20, 1 << 40),
     ("mailbox_capacity", 1, 1 << 20),
     ("connections_max", 1, 1 << 20),

@@ -79,6 +79,7 @@ metrics! {
     Counter produced_bytes_total "Bytes of batches handed to their logs for producers.";
     Counter produce_refused_total "Batches refused.";
     Counter fetched_bytes_total "Bytes of batches sent to consumers.";
+    Counter translated_batches_total "Columnar batches translated for readers that know only Kafka's records.";
     Counter fetch_waits_total "Fetches that had to wait for records.";
     Gauge fetch_sessions "Fetch sessions open.";
     Gauge request_budget_bytes "Bytes of requests read and not yet handled.";

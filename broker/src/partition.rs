@@ -69,6 +69,10 @@ pub enum ReadFailure {
     /// The log is damaged or missing, or the disk refuses.
     #[error("{0}")]
     Storage(String),
+    /// The reader knows only Kafka's records, and the columns at its position cannot be read: a
+    /// producer sent compressed columns that are none to a topic that does not look into them.
+    #[error("translate into Kafka's records: {0}")]
+    Untranslatable(String),
 }
 
 /// What a reader learns of a partition whatever it reads.

@@ -11,6 +11,7 @@ mod tests;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::runtime::executors::{ExecutorPlan, ShardExit, spawn_shard};
 use crate::runtime::lock::{DirectoryLock, LockError};
 use crate::runtime::placement::{self, Pinning, usable_cpus};
 use crate::runtime::preflight::{self, Finding, Severity};
-use crate::runtime::socket::bind_shared;
+use crate::runtime::socket::{bind_row, bind_shared};
 use crate::shard::mailbox::mailboxes;
 use shard_main::{Control, Report, ShardStart, SharedStart};
 
@@ -130,6 +131,15 @@ impl Broker {
         let (kafka_address, sockets) =
             until_free(cancelled, || bind_shared(config.listen, bindings.len()))?
                 .map_err(bind_error("listen", config.listen))?;
+        let (shard_address, shard_sockets) = match shard_listen(&config, kafka_address, shards) {
+            Some(address) => {
+                let (first, sockets) = until_free(cancelled, || bind_row(address, bindings.len()))?
+                    .map_err(bind_error("shard_port", address))?;
+                (Some(first), sockets.into_iter().map(Some).collect())
+            }
+            None => (None, Vec::new()),
+        };
+        let shard_sockets: Vec<Option<OwnedFd>> = shard_sockets;
         let admin_listener = match config.admin_address() {
             Some(address) => Some(
                 until_free(cancelled, || TcpListener::bind(address))?
@@ -147,6 +157,7 @@ impl Broker {
         let shared = Arc::new(SharedStart {
             config: Arc::new(config),
             kafka_address,
+            shard_address,
             shards,
             mail: senders.clone(),
             controller,
@@ -160,13 +171,16 @@ impl Broker {
             admin: None,
         };
         let mut first = Some((asks, seed_senders));
+        let own_sockets = shard_sockets.into_iter().chain(std::iter::repeat_with(|| None));
+        let sockets = sockets.into_iter().zip(own_sockets);
         let starts = bindings.into_iter().zip(sockets).zip(receivers).zip(seeds);
-        for (index, (((binding, socket), mailbox), seed)) in (0u16..).zip(starts) {
+        for (index, (((binding, (socket, own_socket)), mailbox), seed)) in (0u16..).zip(starts) {
             let (control, controls) = flume::unbounded();
             let start = ShardStart {
                 index,
                 shared: Arc::clone(&shared),
                 socket,
+                own_socket,
                 mailbox,
                 controls,
                 seed,
@@ -227,6 +241,18 @@ impl Broker {
             mail,
         })
     }
+}
+
+/// The first of the addresses on which each shard takes connections of its own, when there are such.
+fn shard_listen(config: &BrokerConfig, kafka: SocketAddr, shards: u16) -> Option<SocketAddr> {
+    let port = match config.shard_port {
+        Some(0) => return None,
+        Some(port) => port,
+        // Ports that nobody chose are of no use behind a firewall.
+        None if kafka.ip().is_loopback() && shards > 1 => 0,
+        None => return None,
+    };
+    Some(SocketAddr::new(kafka.ip(), port))
 }
 
 /// Buffer memory per shard, if the machine will do.

@@ -80,6 +80,8 @@ pub struct Shard {
     pub requests: Rc<Budget>,
     /// Bytes of fetched batches held for replies.
     pub responses: Rc<Budget>,
+    /// Bytes held to translate columnar batches.
+    pub translations: Budget,
     /// Bytes appended and not yet committed.
     pub pressure: Rc<AppendPressure>,
     /// Fetch sessions of its connections.
@@ -117,6 +119,7 @@ impl Shard {
             connections: Connections::default(),
             requests: Rc::new(Budget::new(config.shard_request_bytes)),
             responses: Rc::new(Budget::new(config.shard_response_bytes)),
+            translations: Budget::new(config.shard_translation_bytes),
             pressure: Rc::new(AppendPressure::new(config.shard_append_bytes)),
             sessions: RefCell::new(sessions),
             producer_ids: ProducerIds::default(),

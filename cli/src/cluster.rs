@@ -194,6 +194,7 @@ mod tests {
         let partition = PartitionView {
             index: 0,
             leader: Some(1),
+            port: None,
             leader_epoch: 0,
             replicas: vec![1, 2],
             isr: vec![1, 2],

@@ -6,13 +6,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::sync::Arc;
 
-use levada_record::{BatchBuilder, BuildError, Compression, HEADER_BYTES, NewRecord};
+use levada_record::{BatchBuilder, BuildError, Compression, Encoding, NewRecord};
 
 use crate::partitioner::place_of_key;
 use crate::producer::ProducerRecord;
 use crate::producer::delivery::Ticket;
 use crate::retry::Chance;
 
+/// Most bytes of a batch in front of, between and behind its records or columns.
+const BATCH_OVERHEAD_BYTES: usize = 512;
 /// Most bytes a record takes beyond its key, value and headers.
 const RECORD_OVERHEAD_BYTES: usize = 48;
 /// Most bytes a header of a record takes beyond its key and value.
@@ -65,6 +67,7 @@ pub(crate) enum Pushed<'a> {
 
 #[derive(Debug)]
 pub(crate) struct Batcher {
+    encoding: Encoding,
     codec: Compression,
     batch_bytes: usize,
     linger_ms: u64,
@@ -75,7 +78,7 @@ pub(crate) struct Batcher {
 
 /// Most bytes that the record can take in an uncompressed batch of its own.
 pub(crate) fn batch_bytes_of(record: &ProducerRecord<'_>) -> usize {
-    HEADER_BYTES + record_bytes_max(record)
+    BATCH_OVERHEAD_BYTES.saturating_add(record_bytes_max(record))
 }
 
 fn record_bytes_max(record: &ProducerRecord<'_>) -> usize {
@@ -95,8 +98,13 @@ impl Batcher {
         linger_ms: u64,
         chance: Chance,
     ) -> Self {
-        let topics = HashMap::new();
-        Self { codec, batch_bytes, linger_ms, chance, topics, ready: Vec::new() }
+        let (encoding, topics) = (Encoding::KafkaV2, HashMap::new());
+        Self { encoding, codec, batch_bytes, linger_ms, chance, topics, ready: Vec::new() }
+    }
+
+    /// How batches that are opened from now on are encoded; Kafka's records until somebody says so.
+    pub(crate) fn set_encoding(&mut self, encoding: Encoding) {
+        self.encoding = encoding;
     }
 
     /// Tells which partitions a topic has.
@@ -129,7 +137,7 @@ impl Batcher {
         bought: &mut Option<Ticket>,
         now_ms: u64,
     ) -> Result<Pushed<'_>, BuildError> {
-        let Self { topics, ready, chance, codec, .. } = self;
+        let Self { topics, ready, chance, encoding, codec, .. } = self;
         let Some(lanes) = topics.get_mut(record.topic) else { return Ok(Pushed::NoTopic) };
         let (partition, index) = loop {
             let partition = match lanes.choose(record) {
@@ -142,7 +150,8 @@ impl Batcher {
             let Some(open) = lanes.open.get_mut(&partition) else {
                 let bytes = lanes.batch_bytes.max(batch_bytes_of(record));
                 let Some(ticket) = bought.take() else { return Ok(Pushed::NoTicket { bytes }) };
-                let builder = BatchBuilder::new(*codec).with_capacity(bytes.min(16 << 10));
+                let builder = BatchBuilder::encoded(*encoding, *codec);
+                let builder = builder.with_capacity(bytes.min(16 << 10));
                 lanes.open.insert(partition, OpenBatch { builder, ticket, opened_ms: now_ms });
                 continue;
             };

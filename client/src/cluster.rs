@@ -1,6 +1,6 @@
 //! The way to every broker of a cluster: what is known of it, and one connection to each.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use levada_protocol::kafka::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
@@ -11,11 +11,21 @@ use tokio::time::{Duration, Instant, sleep};
 use crate::clock::seed;
 use crate::connection::{Connection, ConnectionOptions, Reply};
 use crate::error::{ClientError, ConnectError, Refusal};
-use crate::metadata::{Asked, ClusterView, TopicView};
+use crate::metadata::{Asked, ClusterView, Home, TopicView};
 use crate::retry::{Advice, Backoff, Chance, advice};
 
 /// The port of a bootstrap address that names none.
 pub const DEFAULT_PORT: u16 = 9092;
+
+/// Whether requests go straight to the core that has their partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ShardPorts {
+    /// Where the broker offers such ports and they can be reached; else to the broker's own port.
+    #[default]
+    WhenOffered,
+    /// Everything to the broker's own port.
+    Never,
+}
 
 /// How a cluster is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +37,11 @@ pub struct ClusterOptions {
     pub patience: Duration,
     /// Pauses between tries. Default 50 ms doubling to 1 s.
     pub backoff: Backoff,
+    /// Default when offered.
+    pub shard_ports: ShardPorts,
+    /// How long connecting to the port of a single core may take before the broker's own is used.
+    /// Default 1 s.
+    pub shard_port_timeout: Duration,
 }
 
 impl Default for ClusterOptions {
@@ -35,6 +50,8 @@ impl Default for ClusterOptions {
             connection: ConnectionOptions::default(),
             patience: Duration::from_secs(30),
             backoff: Backoff::default(),
+            shard_ports: ShardPorts::default(),
+            shard_port_timeout: Duration::from_secs(1),
         }
     }
 }
@@ -57,6 +74,8 @@ struct Inner {
     options: ClusterOptions,
     view: watch::Sender<Arc<ClusterView>>,
     connections: Mutex<HashMap<String, Slot>>,
+    /// Ports of single cores that cannot be reached though their broker can.
+    closed_ports: Mutex<HashSet<Home>>,
     /// One metadata request at a time.
     asking: Mutex<Chance>,
 }
@@ -80,6 +99,7 @@ impl Cluster {
                 options,
                 view: watch::Sender::new(Arc::default()),
                 connections: Mutex::default(),
+                closed_ports: Mutex::default(),
                 asking: Mutex::new(Chance::new(seed())),
             }),
         };
@@ -123,7 +143,13 @@ impl Cluster {
             // Versions below 4 cannot say no.
             AutoCreate::Never => connection.version(ApiKey::Metadata)? < 4,
         };
-        let request = MetadataRequest { topics, allow_auto_topic_creation, ..Default::default() };
+        let levada_ports = i8::from(self.inner.options.shard_ports == ShardPorts::WhenOffered);
+        let request = MetadataRequest {
+            topics,
+            allow_auto_topic_creation,
+            levada_ports,
+            ..Default::default()
+        };
         let reply = connection.call(&request).await?;
         let response: MetadataResponse<'_> = reply.body()?;
         Refusal::check(response.error_code, None)
@@ -204,7 +230,7 @@ impl Cluster {
         let mut tried = 0;
         let mut last = None;
         for address in self.inner.bootstrap.iter().cloned().chain(known) {
-            match self.open(&address).await {
+            match self.open(&address, &self.inner.options.connection).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => last = Some(error),
             }
@@ -224,10 +250,44 @@ impl Cluster {
     pub async fn node(&self, broker: i32) -> Result<Connection, ConnectError> {
         let view = self.view();
         let node = view.nodes.get(&broker).ok_or(ConnectError::UnknownBroker { broker })?;
-        self.open(&node.address()).await
+        self.open(&node.address(), &self.inner.options.connection).await
     }
 
-    async fn open(&self, address: &str) -> Result<Connection, ConnectError> {
+    /// The connection to the core that has a partition, opened if need be. Where its port cannot be reached and the
+    /// broker can, it is the broker's from then on.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn home(&self, home: Home) -> Result<Connection, ConnectError> {
+        let Some(port) = home.port else { return self.node(home.broker).await };
+        if self.inner.closed_ports.lock().await.contains(&home) {
+            return self.node(home.broker).await;
+        }
+        let view = self.view();
+        let node = view
+            .nodes
+            .get(&home.broker)
+            .ok_or(ConnectError::UnknownBroker { broker: home.broker })?;
+        let hasty = ConnectionOptions {
+            connect_timeout: self.inner.options.shard_port_timeout,
+            ..self.inner.options.connection.clone()
+        };
+        match self.open(&node.address_at(port), &hasty).await {
+            Ok(connection) => Ok(connection),
+            Err(error) => {
+                let connection = self.node(home.broker).await?;
+                tracing::info!(broker = home.broker, port, %error, "the port of a core is closed");
+                self.inner.closed_ports.lock().await.insert(home);
+                Ok(connection)
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        address: &str,
+        options: &ConnectionOptions,
+    ) -> Result<Connection, ConnectError> {
         let slot = {
             let mut connections = self.inner.connections.lock().await;
             Arc::clone(connections.entry(address.to_owned()).or_default())
@@ -236,7 +296,7 @@ impl Cluster {
         if let Some(open) = connection.as_ref().filter(|open| !open.is_closed()) {
             return Ok(open.clone());
         }
-        let open = Connection::open(address, &self.inner.options.connection).await?;
+        let open = Connection::open(address, options).await?;
         *connection = Some(open.clone());
         Ok(open)
     }

@@ -19,6 +19,7 @@ use levada_protocol::kafka::api_versions::{ApiVersionsRequest, ApiVersionsRespon
 use levada_protocol::kafka::{
     ApiKey, Decode, Encoded, ErrorCode, Reader, Request, decode_response_header, encode_request,
 };
+use levada_record::Encoding;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, timeout};
@@ -166,6 +167,11 @@ impl Connection {
             address: Arc::clone(&self.shared.address),
             api,
         })
+    }
+
+    /// Columnar when this broker takes and gives such batches, else Kafka's records.
+    pub fn best_encoding(&self) -> Encoding {
+        self.shared.served.get().map_or(Encoding::KafkaV2, ServedVersions::best_encoding)
     }
 
     /// Sends `request` and waits for the answer; waits for room in the queue before.

@@ -15,14 +15,14 @@ use std::sync::Arc;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use levada_protocol::kafka::ErrorCode;
 use levada_protocol::kafka::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
-use levada_record::{BatchError, Offset, VerifyLimits};
+use levada_record::{BatchError, Encoding, Offset, VerifyLimits};
 use tokio::time::{Duration, Instant, sleep_until, timeout_at};
 
 use crate::clock::{Clock, seed};
 use crate::cluster::{AutoCreate, Cluster};
 use crate::connection::Reply;
 use crate::error::{ClientError, Refusal};
-use crate::metadata::Asked;
+use crate::metadata::{Asked, Home};
 use crate::retry::{Advice, Backoff, Chance, advice};
 pub use fetched::{PartitionRecords, VisitError};
 pub use position::Position;
@@ -138,7 +138,7 @@ type Fetch = Pin<Box<dyn Future<Output = Fetched> + Send>>;
 
 /// The end of a request to one leader.
 struct Fetched {
-    leader: i32,
+    leader: Home,
     /// What was asked for, with the position then and its assignment.
     asked: Vec<(PartitionKey, Offset, u64)>,
     outcome: Result<Reply, ClientError>,
@@ -163,7 +163,7 @@ pub struct Consumer {
     turn: Vec<PartitionKey>,
     fetches: FuturesUnordered<Fetch>,
     /// Leaders with a request in flight.
-    busy: BTreeSet<i32>,
+    busy: BTreeSet<Home>,
     assignments: u64,
     clock: Clock,
     chance: Chance,
@@ -334,11 +334,11 @@ impl Consumer {
             }
         }
         let view = self.cluster.view();
-        let mut by_leader: BTreeMap<i32, Vec<PartitionKey>> = BTreeMap::new();
+        let mut by_leader: BTreeMap<Home, Vec<PartitionKey>> = BTreeMap::new();
         let mut leaderless = None;
         for key in &self.turn {
             let free = self.assigned.get(key).is_some_and(|assigned| !assigned.in_flight);
-            match view.leader(&key.0, key.1) {
+            match view.home(&key.0, key.1) {
                 Some(leader) if free && !self.busy.contains(&leader) => {
                     by_leader.entry(leader).or_default().push(key.clone());
                 }
@@ -359,7 +359,7 @@ impl Consumer {
         }
     }
 
-    fn start_fetch(&mut self, leader: i32, keys: &[PartitionKey]) {
+    fn start_fetch(&mut self, leader: Home, keys: &[PartitionKey]) {
         let view = self.cluster.view();
         let mut topics: Vec<FetchTopic<'static>> = Vec::new();
         let mut asked = Vec::with_capacity(keys.len());
@@ -386,7 +386,7 @@ impl Consumer {
             }
         }
         let wait = self.options.wait;
-        let request = FetchRequest {
+        let mut request = FetchRequest {
             max_wait_ms: i32::try_from(wait.as_millis()).unwrap_or(i32::MAX),
             min_bytes: 1,
             max_bytes: i32::try_from(self.options.fetch_bytes).unwrap_or(i32::MAX),
@@ -396,7 +396,10 @@ impl Consumer {
         let cluster = self.cluster.clone();
         self.busy.insert(leader);
         let call = async move {
-            let connection = cluster.node(leader).await?;
+            let connection = cluster.home(leader).await?;
+            // Batches come as they lie in the log, in whatever encoding.
+            let knows_us = connection.best_encoding() == Encoding::Columnar;
+            request.levada_columnar = i8::from(knows_us);
             Ok(connection.call_waiting(&request, wait).await?)
         };
         // On a task of its own, so that it goes on while the caller does not poll.

@@ -22,7 +22,9 @@ pub mod producer;
 pub mod retry;
 
 pub use admin::Admin;
-pub use cluster::{AutoCreate, Cluster, ClusterOptions};
+pub use cluster::{AutoCreate, Cluster, ClusterOptions, ShardPorts};
 pub use consumer::{Consumer, ConsumerOptions, PartitionRecords, Position};
 pub use error::{CallError, ClientError, ConnectError, Refusal};
-pub use producer::{Acks, Delivery, DeliveryError, Producer, ProducerOptions, ProducerRecord};
+pub use producer::{
+    Acks, Delivery, DeliveryError, Encoding, Producer, ProducerOptions, ProducerRecord,
+};

@@ -26,9 +26,23 @@ pub struct Node {
 impl Node {
     /// `host:port`, an IPv6 host in brackets.
     pub fn address(&self) -> String {
-        let Node { host, port, .. } = self;
+        self.address_at(self.port)
+    }
+
+    /// The same with another port.
+    pub fn address_at(&self, port: u16) -> String {
+        let host = &self.host;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
+}
+
+/// Where the leader of a partition takes requests for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Home {
+    /// The leader.
+    pub broker: i32,
+    /// The port of the core that has the partition, where there is one for it alone.
+    pub port: Option<u16>,
 }
 
 /// A partition and its replicas.
@@ -40,6 +54,8 @@ pub struct PartitionView {
     pub leader: Option<i32>,
     /// The leader's reign, -1 when unknown.
     pub leader_epoch: i32,
+    /// Port of the leader's core that has the partition; none when the broker offers none.
+    pub port: Option<u16>,
     /// Brokers with a replica, preferred leader first.
     pub replicas: Vec<i32>,
     /// Those that keep up.
@@ -56,6 +72,7 @@ impl PartitionView {
             index: partition.partition_index,
             leader: (0 <= partition.leader_id).then_some(partition.leader_id),
             leader_epoch: partition.leader_epoch,
+            port: u16::try_from(partition.levada_port).ok().filter(|port| *port != 0),
             replicas: partition.replica_nodes.clone(),
             isr: partition.isr_nodes.clone(),
             offline: partition.offline_replicas.clone(),
@@ -183,6 +200,13 @@ impl ClusterView {
         (view, errors)
     }
 
+    /// Where requests for that partition go, as far as is known.
+    pub fn home(&self, topic: &str, partition: i32) -> Option<Home> {
+        let broker = self.leader(topic, partition)?;
+        let port = self.topics.get(topic)?.partition(partition)?.port;
+        Some(Home { broker, port })
+    }
+
     /// Who leads that partition, as far as is known.
     pub fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
         let leader = self.topics.get(topic)?.partition(partition)?.leader?;
@@ -252,6 +276,22 @@ mod tests {
         let (view, _) = view
             .after(Asked::Topics(&["a"]), &response(vec![topic("a", 0, vec![partition(0, 1, 7)])]));
         assert_eq!(view.leader("a", 0), Some(1));
+    }
+
+    #[test]
+    fn a_partition_is_at_home_where_its_core_listens() {
+        let mut rows = vec![partition(0, 1, 0), partition(1, 1, 0), partition(2, 2, 0)];
+        for (row, port) in rows.iter_mut().zip([9100, 0, 70_000]) {
+            row.levada_port = port;
+        }
+        let (view, _) =
+            ClusterView::default().after(Asked::All, &response(vec![topic("a", 0, rows)]));
+        let home = |broker, port| Some(Home { broker, port });
+        assert_eq!(view.home("a", 0), home(1, Some(9100)));
+        assert_eq!(view.home("a", 1), home(1, None));
+        assert_eq!(view.home("a", 2), home(2, None), "no such port");
+        assert_eq!(view.home("a", 3), None);
+        assert_eq!(view.nodes[&1].address_at(9100), "[::1]:9100");
     }
 
     #[test]

@@ -10,11 +10,11 @@ pub(crate) mod delivery;
 mod lane;
 mod sender;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
-use levada_record::{BuildError, Compression, RecordHeader, Timestamp};
-use tokio::sync::{Mutex, Notify, Semaphore, mpsc, oneshot};
+use levada_record::{BuildError, Compression, Encoding as BatchEncoding, RecordHeader, Timestamp};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Duration;
 
 use crate::batcher::{Batcher, Pushed, batch_bytes_of};
@@ -58,6 +58,18 @@ pub enum Idempotence {
     Off,
 }
 
+/// How a producer encodes the records of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Encoding {
+    /// In columns where the broker takes them, else as Kafka does.
+    #[default]
+    Auto,
+    /// In columns; the first record for a topic fails when the broker does not take them.
+    Columnar,
+    /// As Kafka does.
+    Kafka,
+}
+
 /// How a producer works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProducerOptions {
@@ -65,6 +77,9 @@ pub struct ProducerOptions {
     pub acks: Acks,
     /// Default on; off whenever `acks` is not [`Acks::All`].
     pub idempotence: Idempotence,
+    /// Default the best that the broker takes. Leaders that turn out to take only Kafka's records
+    /// get those, whatever was chosen.
+    pub encoding: Encoding,
     /// Default none.
     pub compression: Compression,
     /// Most bytes of a batch before compression; a larger record gets a batch of its own. Default
@@ -99,6 +114,7 @@ impl Default for ProducerOptions {
         Self {
             acks: Acks::default(),
             idempotence: Idempotence::default(),
+            encoding: Encoding::default(),
             compression: Compression::None,
             batch_bytes: 256 << 10,
             linger: Duration::from_millis(5),
@@ -160,6 +176,12 @@ pub enum SendError {
         /// How many there are.
         partitions: usize,
     },
+    /// [`Encoding::Columnar`] was asked for, and the broker does not list that it takes it.
+    #[error("{address} takes no columnar batches")]
+    NoColumns {
+        /// The broker.
+        address: String,
+    },
     /// It needs more memory than the producer has.
     #[error("record of {got_bytes} B exceeds the producer's memory of {max_bytes} B")]
     TooLarge {
@@ -176,16 +198,42 @@ pub enum SendError {
     Closed,
 }
 
+/// Handles of a producer are used from several threads.
+#[expect(
+    clippy::disallowed_types,
+    reason = "this is no shard; tokio's lock costs more than a push"
+)]
+type BatcherLock = std::sync::Mutex<Batcher>;
+
 /// What a producer's handles and its task share.
 #[derive(Debug)]
 struct Shared {
-    batcher: Mutex<Batcher>,
+    batcher: BatcherLock,
     memory: Arc<Semaphore>,
     /// Somebody waits for memory: let no batch linger.
     starved: AtomicBool,
     /// Something for the task to do.
     wake: Notify,
     clock: Clock,
+}
+
+impl Shared {
+    /// Held for moments only, never while something is waited for.
+    fn batcher(&self) -> MutexGuard<'_, Batcher> {
+        // Whoever panicked with it left a batch or none: every push is whole.
+        self.batcher.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What became of a record that was to be put into a batch.
+enum Put {
+    In(Delivery),
+    /// Its topic is not known yet.
+    NoTopic,
+    /// It needs a batch of so many bytes, and they are not there.
+    NoMemory {
+        bytes: u32,
+    },
 }
 
 /// Writes records to a cluster; cheap to clone. When the last handle is dropped, what is not
@@ -207,7 +255,7 @@ impl Producer {
         let batcher = Batcher::new(options.compression, batch_bytes, linger_ms, chance.clone());
         let memory = usize::try_from(options.memory_bytes).unwrap_or(usize::MAX);
         let shared = Arc::new(Shared {
-            batcher: Mutex::new(batcher),
+            batcher: BatcherLock::new(batcher),
             memory: Arc::new(Semaphore::new(memory)),
             starved: AtomicBool::new(false),
             wake: Notify::new(),
@@ -228,38 +276,68 @@ impl Producer {
     /// # Errors
     /// [`SendError`] when it was not taken.
     pub async fn send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, SendError> {
-        let timestamp = if record.timestamp.is_some() { record.timestamp } else { wall_clock() };
-        let record = ProducerRecord { timestamp, ..*record };
         let mut bought: Option<Ticket> = None;
         loop {
-            let now_ms = if bought.is_some() { self.shared.clock.now_ms() } else { 0 };
+            match self.put(record, &mut bought)? {
+                Put::In(delivery) => return Ok(delivery),
+                Put::NoTopic => self.learn_topic(record.topic).await?,
+                Put::NoMemory { bytes } => bought = Some(self.wait_for_memory(bytes).await?),
+            }
+        }
+    }
+
+    /// The same without waiting: `None` while the memory is full, and for a topic that [`Self::send`]
+    /// was not yet used for. The record was not taken then; what was taken goes on its way.
+    ///
+    /// # Errors
+    /// [`SendError`] when it was not taken and never will be.
+    pub fn try_send(&self, record: &ProducerRecord<'_>) -> Result<Option<Delivery>, SendError> {
+        match self.put(record, &mut None)? {
+            Put::In(delivery) => Ok(Some(delivery)),
+            Put::NoTopic | Put::NoMemory { .. } => Ok(None),
+        }
+    }
+
+    /// Puts the record into a batch, opening one when there is memory for it.
+    fn put(
+        &self,
+        record: &ProducerRecord<'_>,
+        bought: &mut Option<Ticket>,
+    ) -> Result<Put, SendError> {
+        let timestamp = if record.timestamp.is_some() { record.timestamp } else { wall_clock() };
+        let record = ProducerRecord { timestamp, ..*record };
+        let mut batcher = self.shared.batcher();
+        let had_ready = batcher.has_ready();
+        loop {
             let had_ticket = bought.is_some();
-            let mut batcher = self.shared.batcher.lock().await;
-            let had_ready = batcher.has_ready();
-            let needed = match batcher.push(&record, &mut bought, now_ms)? {
+            let now_ms = if had_ticket { self.shared.clock.now_ms() } else { 0 };
+            let put = match batcher.push(&record, bought, now_ms)? {
                 Pushed::In { partition, ticket, index } => {
-                    let delivery = Delivery::new(ticket, partition, index);
-                    let opened = had_ticket && bought.is_none();
-                    if opened || (batcher.has_ready() && !had_ready) {
-                        self.shared.wake.notify_one();
-                    }
-                    return Ok(delivery);
+                    Put::In(Delivery::new(ticket, partition, index))
                 }
                 Pushed::NoPartition { partition, partitions } => {
                     let topic = record.topic.to_owned();
                     return Err(SendError::NoPartition { topic, partition, partitions });
                 }
-                Pushed::NoTopic => None,
-                Pushed::NoTicket { bytes } => Some(bytes),
+                Pushed::NoTopic => Put::NoTopic,
+                Pushed::NoTicket { bytes } => {
+                    let bytes = self.affordable(bytes, batch_bytes_of(&record))?;
+                    if let Ok(memory) =
+                        Arc::clone(&self.shared.memory).try_acquire_many_owned(bytes)
+                    {
+                        *bought = Some(Ticket::new(memory));
+                        continue;
+                    }
+                    self.shared.starved.store(true, Ordering::Release);
+                    self.shared.wake.notify_one();
+                    Put::NoMemory { bytes }
+                }
             };
-            if batcher.has_ready() && !had_ready {
+            let opened = had_ticket && bought.is_none();
+            if opened || (batcher.has_ready() && !had_ready) {
                 self.shared.wake.notify_one();
             }
-            drop(batcher);
-            match needed {
-                None => self.learn_topic(record.topic).await?,
-                Some(bytes) => bought = Some(self.buy(bytes, batch_bytes_of(&record)).await?),
-            }
+            return Ok(put);
         }
     }
 
@@ -272,26 +350,38 @@ impl Producer {
             let subject = format!("topic {name}");
             return Err(SendError::Topic(ClientError::Senseless { subject, reason }));
         }
-        self.shared.batcher.lock().await.set_topic(&Arc::from(name), partitions);
+        let encoding = self.encoding().await?;
+        let mut batcher = self.shared.batcher();
+        batcher.set_encoding(encoding);
+        batcher.set_topic(&Arc::from(name), partitions);
         Ok(())
     }
 
-    /// Waits for memory for a batch that holds at least one record of `record_bytes`.
-    async fn buy(&self, bytes: usize, record_bytes: usize) -> Result<Ticket, SendError> {
+    /// What batches will be, as far as one broker of the cluster can tell.
+    async fn encoding(&self) -> Result<BatchEncoding, SendError> {
+        if self.options.encoding == Encoding::Kafka {
+            return Ok(BatchEncoding::KafkaV2);
+        }
+        let broker = self.cluster.any().await.map_err(ClientError::from)?;
+        let best = broker.best_encoding();
+        if self.options.encoding == Encoding::Columnar && best != BatchEncoding::Columnar {
+            return Err(SendError::NoColumns { address: broker.address().to_owned() });
+        }
+        Ok(best)
+    }
+
+    /// What a batch of `bytes` buys of the producer's memory, when that is enough for a record of `record_bytes`.
+    fn affordable(&self, bytes: usize, record_bytes: usize) -> Result<u32, SendError> {
         let max_bytes = self.options.memory_bytes;
-        let too_large = SendError::TooLarge { got_bytes: record_bytes, max_bytes };
         let max = usize::try_from(max_bytes).unwrap_or(usize::MAX);
         if record_bytes > max {
-            return Err(too_large);
+            return Err(SendError::TooLarge { got_bytes: record_bytes, max_bytes });
         }
-        let permits = u32::try_from(bytes.min(max)).unwrap_or(u32::MAX);
-        let memory = &self.shared.memory;
-        if let Ok(permit) = Arc::clone(memory).try_acquire_many_owned(permits) {
-            return Ok(Ticket::new(permit));
-        }
-        self.shared.starved.store(true, Ordering::Release);
-        self.shared.wake.notify_one();
-        let acquired = Arc::clone(memory).acquire_many_owned(permits).await;
+        Ok(u32::try_from(bytes.min(max)).unwrap_or(u32::MAX))
+    }
+
+    async fn wait_for_memory(&self, bytes: u32) -> Result<Ticket, SendError> {
+        let acquired = Arc::clone(&self.shared.memory).acquire_many_owned(bytes).await;
         acquired.map(Ticket::new).map_err(|_| SendError::Closed)
     }
 

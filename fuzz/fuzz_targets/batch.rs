@@ -6,9 +6,9 @@
 #![no_main]
 
 use levada_record::batch::{BatchView, next_batch, peek_header};
-use levada_record::header::{HEADER_BYTES, MAGIC_KAFKA_V2, NO_SEQUENCE};
+use levada_record::header::{HEADER_BYTES, NO_SEQUENCE};
 use levada_record::{
-    Attributes, BatchBuilder, BatchHeader, Compression, LeaderEpoch, NewRecord, Offset,
+    Attributes, BatchBuilder, BatchHeader, Compression, Encoding, LeaderEpoch, NewRecord, Offset,
     ProduceRules, ProducerEpoch, ProducerId, RecordHeader, Timestamp, TopicConfig, VerifyLimits,
     rewrite_max_timestamp, stamp, verify_produced,
 };
@@ -60,7 +60,7 @@ fn seal(data: &[u8], codec: Compression, compress: bool) -> Vec<u8> {
         base_offset: Offset(i64::from(byte(2) / 64)),
         length_bytes: i32::try_from(HEADER_BYTES - 12 + payload.len()).expect("small input"),
         leader_epoch: LeaderEpoch(i32::from(byte(3))),
-        magic: MAGIC_KAFKA_V2,
+        encoding: Encoding::KafkaV2,
         checksum: 0,
         attributes: Attributes(attributes),
         last_offset_delta: record_count - 1 + i32::from(byte(4) / 64),
@@ -119,7 +119,8 @@ fn check(bytes: &[u8]) {
 fn check_records(view: &BatchView<'_>) {
     let mut scratch = Vec::new();
     let Ok(records) = view.records(&mut scratch, LIMITS.max_inflated_bytes) else { return };
-    let mut builder = BatchBuilder::new(view.codec()).at(view.base_offset(), LeaderEpoch(1));
+    let mut builder =
+        BatchBuilder::encoded(view.encoding(), view.codec()).at(view.base_offset(), LeaderEpoch(1));
     let mut count = 0;
     for record in records {
         let Ok(record) = record else {

@@ -12,6 +12,7 @@
 mod error_code;
 mod generated;
 mod header;
+pub mod levada;
 mod message;
 mod reader;
 mod records;

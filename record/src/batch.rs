@@ -4,12 +4,16 @@
 //! is a [`BatchView`] afterwards or an error that names the reason.
 
 use crate::checksum::batch_checksum;
+use crate::columnar::{COLUMNAR_RECORD_BYTES_MIN, ColumnarError, ColumnarView};
 use crate::compression::{Compression, CompressionError};
-use crate::header::{BatchHeader, DIGEST_BYTES, HEADER_BYTES, HeaderError, digest_header_bytes};
-use crate::kafka_v2::{self, RECORD_BYTES_MIN, RecordError, Records, Walk};
+use crate::header::{
+    BatchHeader, DIGEST_BYTES, Encoding, HEADER_BYTES, HeaderError, digest_header_bytes,
+};
+use crate::kafka_v2::{self, KafkaRecords, RECORD_BYTES_MIN, RecordError};
 use crate::limits::VerifyLimits;
 use crate::offset::Offset;
-use crate::time::Timestamp;
+use crate::records::{Records, Walk};
+use crate::time::TimestampRange;
 
 /// Why bytes are no batch. Every variant is the fault of who sent or kept them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,8 +48,8 @@ pub enum BatchError {
         /// The limit.
         max_bytes: u32,
     },
-    /// Not the version of records that Levada keeps.
-    #[error("batch has magic {got}, expected 2")]
+    /// Not an encoding that Levada keeps.
+    #[error("batch has magic {got}, expected 2 or 76")]
     Magic {
         /// The magic found.
         got: u8,
@@ -94,6 +98,9 @@ pub enum BatchError {
         /// What is wrong with it.
         reason: RecordError,
     },
+    /// The columns are not what they must be.
+    #[error(transparent)]
+    Columnar(#[from] ColumnarError),
     /// The records cannot be inflated.
     #[error(transparent)]
     Compression(#[from] CompressionError),
@@ -134,13 +141,13 @@ pub struct BatchView<'a> {
 
 impl<'a> BatchView<'a> {
     /// Verifies that `bytes` are exactly one batch. Cost: one pass for the checksum and, without
-    /// compression, one over the records. Allocates nothing.
+    /// compression, one over the records, of columns one over their ends. Allocates nothing.
     ///
     /// # Errors
     /// [`BatchError`], one variant per reason.
     pub fn verify(bytes: &'a [u8], limits: &VerifyLimits) -> Result<BatchView<'a>, BatchError> {
         let view = Self::verify_frame(bytes, *limits)?;
-        view.walk(|_| true)?;
+        view.walk(TimestampRange::ALL)?;
         Ok(view)
     }
 
@@ -180,8 +187,19 @@ impl<'a> BatchView<'a> {
         let id = header.attributes.codec_id();
         let codec = header.attributes.codec().ok_or(BatchError::Codec { id })?;
         let view = BatchView { header, codec, bytes: batch };
+        view.check_padding()?;
         view.check_count(limits)?;
         Ok((view, rest))
+    }
+
+    /// What parts the header from the payload says nothing, and must not.
+    fn check_padding(&self) -> Result<(), ColumnarError> {
+        let padding = self.bytes.get(HEADER_BYTES..self.header.encoding.payload_at());
+        if padding.is_some_and(|padding| padding.iter().all(|byte| *byte == 0)) {
+            Ok(())
+        } else {
+            Err(ColumnarError::Padding)
+        }
     }
 
     /// A count beyond what the bytes can hold is a lie, for compressed batches beyond what they may
@@ -191,7 +209,11 @@ impl<'a> BatchView<'a> {
             Compression::None => self.payload().len(),
             _ => limits.max_inflated_bytes as usize,
         };
-        if self.record_count() as usize > room / RECORD_BYTES_MIN {
+        let record_bytes_min = match self.header.encoding {
+            Encoding::KafkaV2 => RECORD_BYTES_MIN,
+            Encoding::Columnar => COLUMNAR_RECORD_BYTES_MIN,
+        };
+        if self.record_count() as usize > room / record_bytes_min {
             return Err(BatchError::Count {
                 record_count: self.header.record_count,
                 last_offset_delta: self.header.last_offset_delta,
@@ -201,14 +223,47 @@ impl<'a> BatchView<'a> {
     }
 
     /// Walks the records; `None` when they are compressed.
-    pub(crate) fn walk(
-        &self,
-        in_range: impl Fn(Timestamp) -> bool,
-    ) -> Result<Option<Walk>, BatchError> {
-        match self.plain_records() {
-            Some(records) => kafka_v2::walk(records, in_range).map(Some),
-            None => Ok(None),
+    pub(crate) fn walk(&self, allowed: TimestampRange) -> Result<Option<Walk>, BatchError> {
+        if self.codec != Compression::None {
+            return Ok(None);
         }
+        self.walk_payload(self.payload(), allowed).map(Some)
+    }
+
+    /// Walks the records even when they are compressed.
+    pub(crate) fn walk_inflated(
+        &self,
+        scratch: &mut Vec<u8>,
+        max_inflated_bytes: u32,
+        allowed: TimestampRange,
+    ) -> Result<Walk, BatchError> {
+        self.walk_payload(self.inflated(scratch, max_inflated_bytes)?, allowed)
+    }
+
+    fn walk_payload(&self, payload: &[u8], allowed: TimestampRange) -> Result<Walk, BatchError> {
+        match self.header.encoding {
+            Encoding::KafkaV2 => {
+                let records = KafkaRecords::new(&self.header, payload);
+                kafka_v2::walk(records, |timestamp| allowed.contains(timestamp))
+            }
+            Encoding::Columnar => Ok(ColumnarView::new(&self.header, payload)?.walk(allowed)?),
+        }
+    }
+
+    /// The payload without compression: where it is, or inflated into `scratch`.
+    fn inflated<'s>(
+        &self,
+        scratch: &'s mut Vec<u8>,
+        max_inflated_bytes: u32,
+    ) -> Result<&'s [u8], CompressionError>
+    where
+        'a: 's,
+    {
+        if self.codec == Compression::None {
+            return Ok(self.payload());
+        }
+        self.codec.decompress_bounded(self.payload(), max_inflated_bytes as usize, scratch)?;
+        Ok(scratch)
     }
 
     /// The header.
@@ -221,9 +276,14 @@ impl<'a> BatchView<'a> {
         self.bytes
     }
 
-    /// What follows the header: records, or compressed records.
+    /// What follows the header: records or columns, or what a codec made of them.
     pub fn payload(&self) -> &'a [u8] {
-        self.bytes.get(HEADER_BYTES..).unwrap_or_default()
+        self.bytes.get(self.header.encoding.payload_at()..).unwrap_or_default()
+    }
+
+    /// How its records are encoded.
+    pub fn encoding(&self) -> Encoding {
+        self.header.encoding
     }
 
     /// How its records are compressed.
@@ -258,14 +318,24 @@ impl<'a> BatchView<'a> {
 
     /// The records of an uncompressed batch, `None` of a compressed one.
     pub fn plain_records(&self) -> Option<Records<'a>> {
-        (self.codec == Compression::None).then(|| Records::new(&self.header, self.payload()))
+        if self.codec != Compression::None {
+            return None;
+        }
+        match self.header.encoding {
+            Encoding::KafkaV2 => Some(KafkaRecords::new(&self.header, self.payload()).into()),
+            // Every way to a view of an uncompressed batch goes through the columns' verification.
+            Encoding::Columnar => {
+                Some(ColumnarView::new(&self.header, self.payload()).ok()?.records().into())
+            }
+        }
     }
 
     /// The records. Those of a compressed batch are inflated into `scratch`, whose old content goes;
     /// those of an uncompressed one are read where they are.
     ///
     /// # Errors
-    /// [`BatchError::Compression`] when they cannot be inflated or exceed `max_inflated_bytes`.
+    /// [`BatchError::Compression`] when they cannot be inflated or exceed `max_inflated_bytes`;
+    /// [`BatchError::Columnar`] when compressed columns are none.
     pub fn records<'s>(
         &self,
         scratch: &'s mut Vec<u8>,
@@ -274,11 +344,39 @@ impl<'a> BatchView<'a> {
     where
         'a: 's,
     {
-        if self.codec == Compression::None {
-            return Ok(Records::new(&self.header, self.payload()));
+        let payload = self.inflated(scratch, max_inflated_bytes)?;
+        match self.header.encoding {
+            Encoding::KafkaV2 => Ok(KafkaRecords::new(&self.header, payload).into()),
+            Encoding::Columnar => Ok(self.columns_of(payload)?.records().into()),
         }
-        self.codec.decompress_bounded(self.payload(), max_inflated_bytes as usize, scratch)?;
-        Ok(Records::new(&self.header, scratch))
+    }
+
+    /// The columns, for a look at any record without the ones before it; `None` of Kafka's records.
+    /// Those of a compressed batch are inflated into `scratch`, whose old content goes, and verified.
+    ///
+    /// # Errors
+    /// As [`BatchView::records`].
+    pub fn columns<'s>(
+        &self,
+        scratch: &'s mut Vec<u8>,
+        max_inflated_bytes: u32,
+    ) -> Result<Option<ColumnarView<'s>>, BatchError>
+    where
+        'a: 's,
+    {
+        if self.header.encoding != Encoding::Columnar {
+            return Ok(None);
+        }
+        self.columns_of(self.inflated(scratch, max_inflated_bytes)?).map(Some)
+    }
+
+    /// The columns in `payload`, which have been looked at before unless they were compressed.
+    fn columns_of<'s>(&self, payload: &'s [u8]) -> Result<ColumnarView<'s>, BatchError> {
+        let columns = ColumnarView::new(&self.header, payload)?;
+        if self.codec != Compression::None {
+            columns.walk(TimestampRange::ALL)?;
+        }
+        Ok(columns)
     }
 }
 
@@ -304,7 +402,7 @@ pub fn next_batch<'a>(
         return Ok(None);
     }
     let (view, rest) = BatchView::split(bytes, *limits)?;
-    view.walk(|_| true)?;
+    view.walk(TimestampRange::ALL)?;
     Ok(Some((view, rest)))
 }
 

@@ -1,13 +1,14 @@
 //! The 61 bytes before the records of a batch: read, written, stamped in place. `[P]`
-//! Source: Kafka's record batch, version 2 (KIP-98). All integers are big endian.
+//! Source: Kafka's record batch, version 2 (KIP-98). All integers are big endian. Both encodings of
+//! records have this header; its magic tells which one follows.
 //!
 //! | offset | size | field | in the checksum |
 //! |---|---|---|---|
 //! | 0 | 8 | base offset: offset of the first record | no: the leader assigns it |
 //! | 8 | 4 | length in bytes of all that follows this field | no |
 //! | 12 | 4 | leader epoch | no: the leader stamps it |
-//! | 16 | 1 | magic, 2 | no |
-//! | 17 | 4 | CRC-32C over bytes 21 to the end | no |
+//! | 16 | 1 | magic: 2 Kafka's records, 76 columns | no |
+//! | 17 | 4 | CRC over bytes 21 to the end: CRC-32C with magic 2, CRC-32 with 76 | no |
 //! | 21 | 2 | attributes | yes |
 //! | 23 | 4 | last offset delta: last offset minus base offset | yes |
 //! | 27 | 8 | base timestamp, ms | yes |
@@ -30,13 +31,17 @@ pub const HEADER_BYTES: usize = 61;
 pub const DIGEST_BYTES: usize = CHECKED_FROM;
 /// The magic of Kafka's own records.
 pub const MAGIC_KAFKA_V2: u8 = 2;
+/// The magic of columns: an `L`.
+pub const MAGIC_COLUMNAR: u8 = 76;
+/// Bytes in front of the columns: the header and zeros, so that columns are aligned within a batch.
+pub const COLUMNS_AT: usize = HEADER_BYTES.next_multiple_of(size_of::<i64>());
 /// Base sequence of a batch whose producer is not idempotent.
 pub const NO_SEQUENCE: i32 = -1;
 
 const BASE_OFFSET_AT: usize = 0;
 const LENGTH_AT: usize = 8;
 const LEADER_EPOCH_AT: usize = 12;
-const MAGIC_AT: usize = 16;
+pub(crate) const MAGIC_AT: usize = 16;
 const CHECKSUM_AT: usize = 17;
 const ATTRIBUTES_AT: usize = 21;
 const LAST_OFFSET_DELTA_AT: usize = 23;
@@ -66,10 +71,62 @@ const _: () = {
     assert!(BASE_SEQUENCE_AT == PRODUCER_EPOCH_AT + size_of::<i16>());
     assert!(RECORD_COUNT_AT == BASE_SEQUENCE_AT + size_of::<i32>());
     assert!(HEADER_BYTES == RECORD_COUNT_AT + size_of::<i32>());
+    assert!(COLUMNS_AT == 64);
     // What a leader stamps is never covered by the checksum.
     assert!(BASE_OFFSET_AT + size_of::<i64>() <= CHECKED_FROM);
     assert!(LEADER_EPOCH_AT + size_of::<i32>() <= CHECKED_FROM);
 };
+
+/// What follows the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Encoding {
+    /// Kafka's records, one after another; [`crate::kafka_v2`].
+    #[default]
+    KafkaV2,
+    /// Columns over all records; [`crate::columnar`].
+    Columnar,
+}
+
+impl Encoding {
+    /// The encoding with that magic.
+    pub const fn from_magic(magic: u8) -> Option<Encoding> {
+        match magic {
+            MAGIC_KAFKA_V2 => Some(Encoding::KafkaV2),
+            MAGIC_COLUMNAR => Some(Encoding::Columnar),
+            _ => None,
+        }
+    }
+
+    /// The magic in the header.
+    pub const fn magic(self) -> u8 {
+        match self {
+            Encoding::KafkaV2 => MAGIC_KAFKA_V2,
+            Encoding::Columnar => MAGIC_COLUMNAR,
+        }
+    }
+
+    /// Where the payload begins: the byte of the batch at which records or columns do.
+    pub const fn payload_at(self) -> usize {
+        match self {
+            Encoding::KafkaV2 => HEADER_BYTES,
+            Encoding::Columnar => COLUMNS_AT,
+        }
+    }
+
+    /// The name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Encoding::KafkaV2 => "kafka",
+            Encoding::Columnar => "columnar",
+        }
+    }
+}
+
+impl std::fmt::Display for Encoding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// Who decides the timestamps of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -153,6 +210,12 @@ impl Attributes {
         }
     }
 
+    /// The same with the codec's number.
+    #[must_use]
+    pub fn with_codec(self, codec: Compression) -> Self {
+        Attributes(self.0 & !Self::CODEC | i16::from(codec.id()))
+    }
+
     /// The same as part of a transaction.
     #[must_use]
     pub fn transactional(self) -> Self {
@@ -175,8 +238,8 @@ pub enum HeaderError {
         /// How many there are.
         got_bytes: usize,
     },
-    /// Not the version of records that Levada keeps. 0 and 1 are Kafka's message sets before 0.11.
-    #[error("batch has magic {got}, expected {MAGIC_KAFKA_V2}")]
+    /// Not an encoding that Levada keeps. 0 and 1 are Kafka's message sets before 0.11.
+    #[error("batch has magic {got}, expected {MAGIC_KAFKA_V2} or {MAGIC_COLUMNAR}")]
     Magic {
         /// The magic found.
         got: u8,
@@ -215,9 +278,9 @@ pub struct BatchHeader {
     pub length_bytes: i32,
     /// Reign under which the leader appended it.
     pub leader_epoch: LeaderEpoch,
-    /// Version of the records.
-    pub magic: u8,
-    /// CRC-32C over all bytes from the attributes on.
+    /// What the payload is.
+    pub encoding: Encoding,
+    /// CRC over all bytes from the attributes on; which one, the encoding decides.
     pub checksum: u32,
     /// Codec, who decided the timestamps, transaction bits.
     pub attributes: Attributes,
@@ -248,25 +311,24 @@ impl BatchHeader {
     /// [`HeaderError`]: too short, another magic, or lengths, offsets and counts that no batch has.
     pub fn parse(bytes: &[u8]) -> Result<BatchHeader, HeaderError> {
         // The magic first: the old formats share its place, and may be shorter than our header.
-        match bytes.get(MAGIC_AT) {
-            Some(&MAGIC_KAFKA_V2) => {}
-            Some(&got) => return Err(HeaderError::Magic { got }),
-            None => return Err(HeaderError::TooShort { got_bytes: bytes.len() }),
-        }
+        let Some(&magic) = bytes.get(MAGIC_AT) else {
+            return Err(HeaderError::TooShort { got_bytes: bytes.len() });
+        };
+        let encoding = Encoding::from_magic(magic).ok_or(HeaderError::Magic { got: magic })?;
         let Some(bytes) = bytes.first_chunk::<HEADER_BYTES>() else {
             return Err(HeaderError::TooShort { got_bytes: bytes.len() });
         };
-        let header = Self::decode(bytes);
+        let header = Self::decode(bytes, encoding);
         header.check()?;
         Ok(header)
     }
 
-    fn decode(b: &[u8; HEADER_BYTES]) -> BatchHeader {
+    fn decode(b: &[u8; HEADER_BYTES], encoding: Encoding) -> BatchHeader {
         BatchHeader {
             base_offset: Offset(i64::from_be_bytes(field::<BASE_OFFSET_AT, _>(b))),
             length_bytes: i32::from_be_bytes(field::<LENGTH_AT, _>(b)),
             leader_epoch: LeaderEpoch(i32::from_be_bytes(field::<LEADER_EPOCH_AT, _>(b))),
-            magic: u8::from_be_bytes(field::<MAGIC_AT, _>(b)),
+            encoding,
             checksum: u32::from_be_bytes(field::<CHECKSUM_AT, _>(b)),
             attributes: Attributes(i16::from_be_bytes(field::<ATTRIBUTES_AT, _>(b))),
             last_offset_delta: i32::from_be_bytes(field::<LAST_OFFSET_DELTA_AT, _>(b)),
@@ -281,7 +343,7 @@ impl BatchHeader {
 
     fn check(&self) -> Result<(), HeaderError> {
         let declared = usize::try_from(self.length_bytes).unwrap_or(0);
-        if declared < HEADER_BYTES - UNCOUNTED_BYTES {
+        if declared < self.encoding.payload_at() - UNCOUNTED_BYTES {
             return Err(HeaderError::Length { declared_bytes: self.length_bytes });
         }
         let last_offset_delta = self.last_offset_delta;
@@ -302,7 +364,7 @@ impl BatchHeader {
         put::<BASE_OFFSET_AT, _>(&mut b, self.base_offset.0.to_be_bytes());
         put::<LENGTH_AT, _>(&mut b, self.length_bytes.to_be_bytes());
         put::<LEADER_EPOCH_AT, _>(&mut b, self.leader_epoch.0.to_be_bytes());
-        put::<MAGIC_AT, _>(&mut b, self.magic.to_be_bytes());
+        put::<MAGIC_AT, _>(&mut b, self.encoding.magic().to_be_bytes());
         put::<CHECKSUM_AT, _>(&mut b, self.checksum.to_be_bytes());
         put::<ATTRIBUTES_AT, _>(&mut b, self.attributes.0.to_be_bytes());
         put::<LAST_OFFSET_DELTA_AT, _>(&mut b, self.last_offset_delta.to_be_bytes());

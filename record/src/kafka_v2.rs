@@ -7,12 +7,13 @@
 use crate::batch::BatchError;
 use crate::header::{BatchHeader, TimestampType};
 use crate::offset::Offset;
+use crate::records::{Record, RecordHeader, Walk};
 use crate::time::Timestamp;
 use crate::varint::Cursor;
 
-mod builder;
+mod writer;
 
-pub use builder::{BatchBuilder, BuildError, NewRecord};
+pub(crate) use writer::RecordParts;
 
 /// Fewest bytes of a record: six varints and an attribute byte.
 pub const RECORD_BYTES_MIN: usize = 7;
@@ -64,30 +65,6 @@ pub enum RecordError {
     },
 }
 
-/// One record; everything borrowed from the batch or from the buffer it was inflated into.
-#[derive(Debug, Clone, Copy)]
-pub struct Record<'a> {
-    /// Its offset.
-    pub offset: Offset,
-    /// Its timestamp: the producer's, or the batch's where the broker decides them.
-    pub timestamp: Timestamp,
-    /// Its key.
-    pub key: Option<&'a [u8]>,
-    /// Its value; `None` deletes the key on compacted topics.
-    pub value: Option<&'a [u8]>,
-    /// Its headers, in the producer's order, keys possibly more than once.
-    pub headers: RecordHeaders<'a>,
-}
-
-/// One header of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RecordHeader<'a> {
-    /// Its key: UTF-8 by agreement, not checked.
-    pub key: &'a [u8],
-    /// Its value.
-    pub value: Option<&'a [u8]>,
-}
-
 impl<'a> RecordHeader<'a> {
     fn read(cursor: &mut Cursor<'a>) -> Result<Self, RecordError> {
         let key = cursor.nullable()?.ok_or(RecordError::Length { declared: -1 })?;
@@ -98,12 +75,12 @@ impl<'a> RecordHeader<'a> {
 
 /// The headers of a record, checked when the record was read.
 #[derive(Debug, Clone, Copy)]
-pub struct RecordHeaders<'a> {
+pub(crate) struct KafkaHeaders<'a> {
     bytes: Cursor<'a>,
     count: u32,
 }
 
-impl<'a> RecordHeaders<'a> {
+impl<'a> KafkaHeaders<'a> {
     fn read(cursor: &mut Cursor<'a>) -> Result<Self, RecordError> {
         let declared = cursor.varint()?;
         let refuse = RecordError::HeaderCount { declared };
@@ -113,7 +90,7 @@ impl<'a> RecordHeaders<'a> {
         {
             return Err(refuse);
         }
-        let headers = RecordHeaders { bytes: *cursor, count };
+        let headers = KafkaHeaders { bytes: *cursor, count };
         for _ in 0..count {
             RecordHeader::read(cursor)?;
         }
@@ -121,57 +98,41 @@ impl<'a> RecordHeaders<'a> {
     }
 }
 
-impl<'a> RecordHeaders<'a> {
-    /// How many there are.
-    pub const fn len(self) -> usize {
+impl<'a> KafkaHeaders<'a> {
+    pub(crate) const fn len(self) -> usize {
         self.count as usize
     }
 
-    /// Whether there are none.
-    pub const fn is_empty(self) -> bool {
-        self.count == 0
-    }
-
-    /// One after another, in the producer's order.
-    pub fn iter(self) -> RecordHeadersIter<'a> {
-        RecordHeadersIter { bytes: self.bytes, left: self.count }
-    }
-}
-
-impl<'a> IntoIterator for RecordHeaders<'a> {
-    type Item = RecordHeader<'a>;
-    type IntoIter = RecordHeadersIter<'a>;
-
-    fn into_iter(self) -> RecordHeadersIter<'a> {
-        self.iter()
+    pub(crate) fn iter(self) -> KafkaHeadersIter<'a> {
+        KafkaHeadersIter { bytes: self.bytes, left: self.count }
     }
 }
 
 /// The headers of a record, one after another.
 #[derive(Debug, Clone)]
-pub struct RecordHeadersIter<'a> {
+pub(crate) struct KafkaHeadersIter<'a> {
     bytes: Cursor<'a>,
     left: u32,
 }
 
-impl<'a> Iterator for RecordHeadersIter<'a> {
+impl KafkaHeadersIter<'_> {
+    pub(crate) fn left(&self) -> usize {
+        self.left as usize
+    }
+}
+
+impl<'a> Iterator for KafkaHeadersIter<'a> {
     type Item = RecordHeader<'a>;
 
     fn next(&mut self) -> Option<RecordHeader<'a>> {
         self.left = self.left.checked_sub(1)?;
         RecordHeader::read(&mut self.bytes).ok()
     }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left as usize, Some(self.left as usize))
-    }
 }
-
-impl ExactSizeIterator for RecordHeadersIter<'_> {}
 
 /// The records of a batch, one after another. Ends after the first error.
 #[derive(Debug, Clone)]
-pub struct Records<'a> {
+pub(crate) struct KafkaRecords<'a> {
     cursor: Cursor<'a>,
     base_offset: Offset,
     base_timestamp: Timestamp,
@@ -184,14 +145,14 @@ pub struct Records<'a> {
     failed: bool,
 }
 
-impl<'a> Records<'a> {
+impl<'a> KafkaRecords<'a> {
     /// The records of the batch with this header, `bytes` being all behind it, inflated.
     pub(crate) fn new(header: &BatchHeader, bytes: &'a [u8]) -> Self {
         let append_time = match header.attributes.timestamp_type() {
             TimestampType::CreateTime => None,
             TimestampType::LogAppendTime => Some(header.max_timestamp),
         };
-        Records {
+        KafkaRecords {
             cursor: Cursor::new(bytes),
             base_offset: header.base_offset,
             base_timestamp: header.base_timestamp,
@@ -205,7 +166,7 @@ impl<'a> Records<'a> {
     }
 
     /// How many records the batch counts that have not come yet.
-    pub fn left(&self) -> u32 {
+    pub(crate) fn left(&self) -> u32 {
         self.count - self.index
     }
 
@@ -233,13 +194,17 @@ impl<'a> Records<'a> {
         }
         let key = body.nullable()?;
         let value = body.nullable()?;
-        let headers = RecordHeaders::read(&mut body)?;
+        let headers = KafkaHeaders::read(&mut body)?;
         if !body.is_empty() {
             return Err(RecordError::LeftOver { bytes: body.rest().len() });
         }
         let offset = self.base_offset.advance(offset_delta);
         let timestamp = self.append_time.unwrap_or(created);
-        Ok((offset_delta, created, Record { offset, timestamp, key, value, headers }))
+        Ok((
+            offset_delta,
+            created,
+            Record { offset, timestamp, key, value, headers: headers.into() },
+        ))
     }
 
     /// The next record and the producer's timestamp of it, or the error that ends the batch.
@@ -270,7 +235,7 @@ impl<'a> Records<'a> {
     }
 }
 
-impl<'a> Iterator for Records<'a> {
+impl<'a> Iterator for KafkaRecords<'a> {
     type Item = Result<Record<'a>, BatchError>;
 
     #[inline]
@@ -279,21 +244,10 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-/// What a walk over all records of a batch found, beside that they are whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Walk {
-    /// Greatest timestamp of the producer's, [`Timestamp::NONE`] without records.
-    pub(crate) max_timestamp: Timestamp,
-    /// First record whose offset delta is not its index.
-    pub(crate) first_gap: Option<u32>,
-    /// First record with a timestamp outside of the range asked about.
-    pub(crate) out_of_range: Option<(u32, Timestamp)>,
-}
-
 /// Reads every record once. `in_range` is asked about the producer's timestamp of each, where there
 /// is one.
 pub(crate) fn walk(
-    mut records: Records<'_>,
+    mut records: KafkaRecords<'_>,
     in_range: impl Fn(Timestamp) -> bool,
 ) -> Result<Walk, BatchError> {
     let mut found = Walk { max_timestamp: Timestamp::NONE, first_gap: None, out_of_range: None };

@@ -4,31 +4,11 @@
 use crate::batch::{BatchError, BatchView};
 use crate::compression::Compression;
 use crate::header::{TimestampType, rewrite_log_append_time, rewrite_max_timestamp};
-use crate::kafka_v2::{self, Walk};
 use crate::limits::{INFLATED_BYTES_MAX_DEFAULT, VerifyLimits};
 use crate::offset::Offset;
-use crate::time::Timestamp;
+use crate::records::Walk;
+use crate::time::{Timestamp, TimestampRange};
 use crate::topic_config::{RecordValidation, TopicConfig};
-
-/// The timestamps a topic takes, both ends inclusive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimestampRange {
-    /// The oldest.
-    pub earliest: Timestamp,
-    /// The newest.
-    pub latest: Timestamp,
-}
-
-impl TimestampRange {
-    /// All of them.
-    pub const ALL: TimestampRange =
-        TimestampRange { earliest: Timestamp(i64::MIN), latest: Timestamp(i64::MAX) };
-
-    /// Whether `timestamp` lies inside.
-    pub fn contains(self, timestamp: Timestamp) -> bool {
-        self.earliest <= timestamp && timestamp <= self.latest
-    }
-}
 
 /// The rules of one topic at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -269,13 +249,10 @@ fn walk(
     rules: &ProduceRules,
     allowed: TimestampRange,
 ) -> Result<Option<Walk>, BatchError> {
-    let in_range = |timestamp| allowed.contains(timestamp);
     if batch.codec() == Compression::None || rules.validation == RecordValidation::Header {
-        return batch.walk(in_range);
+        return batch.walk(allowed);
     }
-    let mut scratch = Vec::new();
-    let records = batch.records(&mut scratch, rules.max_inflated_bytes)?;
-    kafka_v2::walk(records, in_range).map(Some)
+    batch.walk_inflated(&mut Vec::new(), rules.max_inflated_bytes, allowed).map(Some)
 }
 
 fn judge_walk(walk: &Walk, allowed: TimestampRange) -> Result<(), ProduceError> {

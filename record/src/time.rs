@@ -50,3 +50,23 @@ impl Default for Timestamp {
         Timestamp::NONE
     }
 }
+
+/// The timestamps a topic takes, both ends inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimestampRange {
+    /// The oldest.
+    pub earliest: Timestamp,
+    /// The newest.
+    pub latest: Timestamp,
+}
+
+impl TimestampRange {
+    /// All of them.
+    pub const ALL: TimestampRange =
+        TimestampRange { earliest: Timestamp(i64::MIN), latest: Timestamp(i64::MAX) };
+
+    /// Whether `timestamp` lies inside.
+    pub fn contains(self, timestamp: Timestamp) -> bool {
+        self.earliest <= timestamp && timestamp <= self.latest
+    }
+}

@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+#[path = "kafka_clients/encodings.rs"]
+mod encodings;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::mpsc;

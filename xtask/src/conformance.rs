@@ -6,13 +6,13 @@
 //! something failed. `--control` runs the same suite against Apache Kafka, which shows that a failure is the
 //! broker's and not the suite's.
 
-mod broker;
+pub(crate) mod broker;
 mod client;
 mod clock;
 mod command;
 mod console_tools;
 mod driver;
-mod install;
+pub(crate) mod install;
 mod kcat;
 mod matrix;
 mod murmur2;
@@ -84,13 +84,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         let jars = options.control.then(|| scope.spawn(|| install::java(&directory)));
         let kind = match (&options.bootstrap, jars) {
             (Some(_), _) => Ok(None),
-            (None, Some(jars)) => jars
-                .join()
-                .expect("installers do not panic")
-                .map(|jars| Some(BrokerKind::Apache { jars })),
-            (None, None) => {
-                broker::build(options.debug).map(|binary| Some(BrokerKind::Levada { binary }))
-            }
+            (None, Some(jars)) => jars.join().expect("installers do not panic").map(|jars| {
+                let jvm = vec!["-Xmx512m".to_owned()];
+                Some(BrokerKind::Apache { jars, properties: Vec::new(), jvm })
+            }),
+            (None, None) => broker::build(options.debug)
+                .map(|binary| Some(BrokerKind::Levada { binary, arguments: Vec::new() })),
         };
         let installed: Vec<_> = installs
             .into_iter()
@@ -133,7 +132,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// The workspace's directory.
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().expect("xtask lies in the workspace").to_owned()
 }

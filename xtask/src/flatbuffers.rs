@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 /// Schemas and what is made of them, from the root of the workspace.
-const SCHEMAS: &[(&str, &str)] =
-    &[("protocol/src/cluster/cluster.fbs", "protocol/src/generated/cluster.rs")];
+const SCHEMAS: &[(&str, &str)] = &[
+    ("protocol/src/cluster/cluster.fbs", "protocol/src/generated/cluster.rs"),
+    ("record/src/schema/batch.fbs", "record/src/generated/batch.rs"),
+];
 
 /// Makes all generated FlatBuffers code anew.
 ///

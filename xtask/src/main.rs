@@ -12,6 +12,7 @@ mod flatbuffers;
 mod hostile;
 mod powercut;
 mod sim;
+mod versus;
 
 use clap::{Parser, Subcommand};
 
@@ -46,6 +47,8 @@ enum Task {
     DoctorLaunch(doctor::launch::Options),
     /// Measures what strangers do to a well-behaved client, and to the broker's memory.
     Hostile(hostile::Options),
+    /// Runs the same loads on Levada and on another broker, in turn, and compares them.
+    Versus(versus::Options),
     /// Measures the start with many segments, and with a full journal.
     Starts(crash::starts::Options),
 }
@@ -62,6 +65,7 @@ fn main() -> anyhow::Result<()> {
         Task::Doctor(options) => doctor::run(&options),
         Task::DoctorLaunch(options) => doctor::launch::run(&options),
         Task::Hostile(options) => hostile::run(&options),
+        Task::Versus(options) => versus::run(&options),
         Task::Starts(options) => crash::starts::run(&options),
     }
 }

@@ -1,6 +1,11 @@
 //! `ApiVersions`: what this broker serves. The first request of every client.
 
-use levada_protocol::kafka::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
+use std::borrow::Cow;
+
+use levada_protocol::kafka::api_versions::{
+    ApiVersion, ApiVersionsRequest, ApiVersionsResponse, SupportedFeatureKey,
+};
+use levada_protocol::kafka::levada::COLUMNAR_FEATURE;
 use levada_protocol::kafka::{ApiKey, ErrorCode};
 
 use super::SERVED;
@@ -12,7 +17,13 @@ pub fn handle(request: &ApiVersionsRequest<'_>, version: i16) -> ApiVersionsResp
         return refusal(ErrorCode::InvalidRequest);
     }
     let api_keys = SERVED.iter().copied().map(row).collect();
-    ApiVersionsResponse { api_keys, ..ApiVersionsResponse::default() }
+    // Kafka's clients take no notice of features that they have not heard of.
+    let supported_features = vec![SupportedFeatureKey {
+        name: Cow::Borrowed(COLUMNAR_FEATURE.name),
+        min_version: COLUMNAR_FEATURE.level,
+        max_version: COLUMNAR_FEATURE.level,
+    }];
+    ApiVersionsResponse { api_keys, supported_features, ..ApiVersionsResponse::default() }
 }
 
 /// The answer to a version that we do not know, in version 0: it lists `ApiVersions` itself, so that
@@ -54,6 +65,22 @@ mod tests {
         assert_eq!(listed, served);
         let produce = response.api_keys.iter().find(|row| row.api_key == 0).unwrap();
         assert_eq!((produce.min_version, produce.max_version), (0, 13));
+    }
+
+    #[test]
+    fn columns_are_a_feature_where_versions_have_features() {
+        let request = ApiVersionsRequest {
+            client_software_name: "levada".into(),
+            ..ApiVersionsRequest::default()
+        };
+        let response = handle(&request, 3);
+        let features: Vec<_> = response.supported_features.iter().collect();
+        assert_eq!(features.len(), 1);
+        let (min, max) = (features[0].min_version, features[0].max_version);
+        assert_eq!((&*features[0].name, min, max), ("levada.columnar", 1, 1));
+        // Nothing is on that needed the cluster's consent.
+        assert_eq!(response.finalized_features_epoch, -1);
+        assert!(response.finalized_features.is_empty());
     }
 
     #[test]

@@ -21,6 +21,9 @@ use crate::shard::Shard;
 /// Name of the listener for Kafka clients in a broker's registration.
 pub const KAFKA_LISTENER: &str = "kafka";
 
+/// Name of the listener of shard 0 in a broker's registration; each further shard listens a port behind.
+pub const SHARD_LISTENER: &str = "shards";
+
 /// A request as it came, with what it holds of the budgets.
 #[derive(Debug, Clone)]
 pub struct Frame {

@@ -41,6 +41,7 @@ fn of_batch(error: &BatchError) -> ErrorCode {
         | BatchError::Offsets { .. }
         | BatchError::Count { .. }
         | BatchError::Record { .. }
+        | BatchError::Columnar(_)
         | BatchError::Compression(_) => ErrorCode::InvalidRecord,
     }
 }
@@ -70,6 +71,7 @@ pub fn of_read(failure: &ReadFailure) -> ErrorCode {
         ReadFailure::Epoch(EpochMismatch::Unknown { .. }) => ErrorCode::UnknownLeaderEpoch,
         ReadFailure::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         ReadFailure::Storage(_) => ErrorCode::KafkaStorageError,
+        ReadFailure::Untranslatable(_) => ErrorCode::CorruptMessage,
     }
 }
 

@@ -1,8 +1,9 @@
 //! `Fetch`: whole stored batches from any number of partitions, waiting for them when there are too
 //! few. Records go from the engine's memory to the socket without a copy; from another shard with
-//! one.
+//! one. Only a reader that does not say it knows columns gets them translated.
 
 pub mod session;
+pub mod translate;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -30,6 +31,7 @@ use crate::partition::{FirstBatch, ReadFailure, Standing};
 use crate::shard::Shard;
 use crate::shard::router::Owner;
 use session::{Kind, Mention, PartitionKey, SessionRequest, Told, TopicKey, Wanted};
+use translate::Reads;
 
 /// First version that names topics by id.
 const IDS_FROM: i16 = 13;
@@ -44,6 +46,7 @@ pub struct Request {
     min_bytes: i32,
     max_bytes: i32,
     isolation: i8,
+    reads: Reads,
     session: SessionRequest,
 }
 
@@ -76,6 +79,11 @@ impl Request {
             min_bytes: request.min_bytes,
             max_bytes: request.max_bytes,
             isolation: request.isolation_level,
+            reads: if request.levada_columnar == 1 {
+                Reads::Everything
+            } else {
+                Reads::KafkaRecords
+            },
             session,
         }
     }
@@ -98,6 +106,7 @@ pub async fn handle(context: &Rc<Context>, asked: Asked, request: Request) -> Ou
         min_bytes: u64::try_from(request.min_bytes).unwrap_or(0),
         max_bytes: u64::try_from(request.max_bytes).unwrap_or(0).min(shard.config.fetch_max_bytes),
         deadline_ns: deadline_ns(context, request.max_wait_ms, now_ns),
+        reads: request.reads,
     };
     let pass = read_and_wait(context, &plan.wanted, limits).await;
     answer(context, asked, plan, pass, uses_ids, request.isolation)
@@ -109,6 +118,7 @@ struct Limits {
     min_bytes: u64,
     max_bytes: u64,
     deadline_ns: u64,
+    reads: Reads,
 }
 
 fn deadline_ns(context: &Context, max_wait_ms: i32, now_ns: u64) -> u64 {
@@ -174,7 +184,7 @@ async fn read_and_wait(context: &Rc<Context>, wanted: &[Wanted], limits: Limits)
     let shard = &context.shard;
     let mut is_first = true;
     loop {
-        let pass = read_all(context, wanted, limits.max_bytes).await;
+        let pass = read_all(context, wanted, limits).await;
         let now_ns = shard.runtime.now().monotonic_ns;
         let is_enough = pass.bytes >= limits.min_bytes || pass.bytes >= limits.max_bytes;
         let is_over = now_ns >= limits.deadline_ns || shard.stopping.is_raised();
@@ -202,7 +212,7 @@ struct Part {
 
 /// Reads everything once. Shards are visited in the order in which their partitions come first, so
 /// that the client's order decides who is read first.
-async fn read_all(context: &Rc<Context>, wanted: &[Wanted], max_bytes: u64) -> Pass {
+async fn read_all(context: &Rc<Context>, wanted: &[Wanted], limits: Limits) -> Pass {
     let shard = &context.shard;
     let image = shard.image.get();
     let mut pass = Pass::default();
@@ -224,9 +234,9 @@ async fn read_all(context: &Rc<Context>, wanted: &[Wanted], max_bytes: u64) -> P
     }
     for part in parts {
         if part.owner == shard.index {
-            read_here(shard, part, max_bytes, &mut pass).await;
+            read_here(shard, part, limits, &mut pass).await;
         } else {
-            read_there(shard, part, max_bytes, &mut pass).await;
+            read_there(shard, part, limits, &mut pass).await;
         }
     }
     pass
@@ -254,9 +264,9 @@ fn place(
     }
 }
 
-async fn read_here(shard: &Rc<Shard>, part: Part, max_bytes: u64, pass: &mut Pass) {
+async fn read_here(shard: &Rc<Shard>, part: Part, limits: Limits, pass: &mut Pass) {
     for (at, partition, how) in part.items {
-        let allowed = allowed_bytes(&how, max_bytes, pass.bytes);
+        let allowed = allowed_bytes(&how, limits.max_bytes, pass.bytes);
         // The first to be read waits for memory; what comes after takes what is free, so that two
         // fetches cannot wait for each other.
         let permit = if pass.bytes == 0 {
@@ -266,9 +276,15 @@ async fn read_here(shard: &Rc<Shard>, part: Part, max_bytes: u64, pass: &mut Pas
         };
         let first = first_batch(pass.bytes);
         let allowed = if permit.is_some() { allowed } else { 0 };
-        let outcome = read_one(shard, partition, &how, allowed, first).await;
+        let outcome = read_one(shard, partition, &how, allowed, first, limits.reads).await;
         if let (Ok(data), Some(mut permit)) = (&outcome, permit) {
             permit.shrink_to(data.bytes);
+            // One large batch may hold more than was asked for, a translated one most of all.
+            if let Some(more) = data.bytes.checked_sub(permit.bytes()).filter(|more| *more > 0)
+                && let Some(more) = shard.responses.try_acquire(more)
+            {
+                permit.absorb(more);
+            }
             pass.bytes += data.bytes;
             if data.bytes > 0 {
                 pass.held.push(permit);
@@ -284,7 +300,8 @@ async fn read_here(shard: &Rc<Shard>, part: Part, max_bytes: u64, pass: &mut Pas
 /// What another shard sends back for one partition.
 type SentRead = Result<(Bytes, Standing, Option<(LeaderEpoch, Offset)>), ReadFailure>;
 
-async fn read_there(shard: &Rc<Shard>, part: Part, max_bytes: u64, pass: &mut Pass) {
+async fn read_there(shard: &Rc<Shard>, part: Part, limits: Limits, pass: &mut Pass) {
+    let Limits { max_bytes, reads, .. } = limits;
     let left = max_bytes.saturating_sub(pass.bytes);
     let wanted: u64 =
         part.items.iter().map(|(_, _, how)| allowed_bytes(how, max_bytes, pass.bytes)).sum();
@@ -307,7 +324,7 @@ async fn read_there(shard: &Rc<Shard>, part: Part, max_bytes: u64, pass: &mut Pa
         for (partition, how) in items {
             let allowed = allowed_bytes(&how, budget, bytes);
             let first = first_batch(already + bytes);
-            let read = read_one(&there, partition, &how, allowed, first).await;
+            let read = read_one(&there, partition, &how, allowed, first, reads).await;
             sent.push(read.map(|data| {
                 bytes += data.bytes;
                 let copied = match data.records {
@@ -369,6 +386,7 @@ async fn read_one(
     how: &FetchPartition,
     allowed_bytes: u64,
     first: FirstBatch,
+    reads: Reads,
 ) -> Result<ReadData, ReadFailure> {
     let partition = shard.readable(partition)?;
     let epoch = (how.current_leader_epoch >= 0).then_some(LeaderEpoch(how.current_leader_epoch));
@@ -390,13 +408,15 @@ async fn read_one(
     }
     let allowed = usize::try_from(allowed_bytes).unwrap_or(usize::MAX);
     let read = partition.read(from, epoch, allowed, first).await?;
-    add(&shard.metrics.fetched_bytes_total, read.bytes as u64);
-    Ok(ReadData {
-        records: Records::Here(read.slices),
-        bytes: read.bytes as u64,
-        standing: read.standing,
-        diverging: None,
-    })
+    let (slices, bytes) = match reads {
+        Reads::Everything => (read.slices, read.bytes as u64),
+        Reads::KafkaRecords => {
+            let kafka = translate::for_kafka(shard, &read.slices, allowed_bytes, first).await?;
+            (kafka.slices, kafka.bytes)
+        }
+    };
+    add(&shard.metrics.fetched_bytes_total, bytes);
+    Ok(ReadData { records: Records::Here(slices), bytes, standing: read.standing, diverging: None })
 }
 
 type Watched = BTreeMap<ShardIndex, Vec<(PartitionId, Offset)>>;

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use futures_lite::FutureExt as _;
-use levada_protocol::cluster::TopicImage;
 use levada_protocol::cluster::reply::Reply;
 use levada_protocol::cluster::request::{CreateTopics, Mode, NewTopic, Placement, Request};
+use levada_protocol::cluster::{PartitionImage, TopicImage};
 use levada_protocol::kafka::metadata::{
     MetadataRequest, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
     MetadataResponseTopic,
@@ -13,7 +13,7 @@ use levada_protocol::kafka::metadata::{
 use levada_protocol::kafka::{ErrorCode, Uuid};
 use levada_record::TopicName;
 
-use super::context::{Context, owned, topic_id, wire_id};
+use super::context::{Context, SHARD_LISTENER, owned, topic_id, wire_id};
 use crate::controller_link::ASK_WITHIN;
 use crate::image::ImageView;
 
@@ -56,8 +56,9 @@ pub async fn handle(
             image = shard.image.get();
         }
     }
+    let ports = if request.levada_ports == 1 { Ports::OfShards } else { Ports::Shared };
     let topics = match asked {
-        None => image.image.topics_by_name().map(|topic| present(&image, topic)).collect(),
+        None => image.image.topics_by_name().map(|topic| present(&image, topic, ports)).collect(),
         Some(asked) => asked
             .iter()
             .map(|asked| {
@@ -68,12 +69,12 @@ pub async fn handle(
                     let known = image.topic(topic_id(asked.topic_id));
                     return known.map_or_else(
                         || absent(ErrorCode::UnknownTopicId, None, asked.topic_id),
-                        |topic| present(&image, &topic.image),
+                        |topic| present(&image, &topic.image, ports),
                     );
                 }
                 let name = asked.name.as_deref().unwrap_or_default();
                 match image.topic_named(name) {
-                    Some(topic) => present(&image, &topic.image),
+                    Some(topic) => present(&image, &topic.image, ports),
                     None if TopicName::new(name).is_err() => {
                         absent(ErrorCode::InvalidTopic, Some(name), Uuid::ZERO)
                     }
@@ -131,7 +132,30 @@ fn cluster(context: &Context, image: &ImageView) -> MetadataResponse<'static> {
     }
 }
 
-fn present(image: &ImageView, topic: &TopicImage) -> MetadataResponseTopic<'static> {
+/// Which ports the client connects to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ports {
+    /// That of the broker.
+    Shared,
+    /// Those of single shards, too.
+    OfShards,
+}
+
+/// The port of the shard that has the leader's replica, 0 when it has none of its own.
+fn shard_port(image: &ImageView, partition: &PartitionImage) -> i32 {
+    let port = || {
+        let leader = partition.leader?;
+        let broker = image.image.broker(leader)?;
+        let first = broker.addresses.iter().find(|address| address.listener == SHARD_LISTENER)?;
+        let shard = partition.replica_on(leader)?.shard.0;
+        // As the broker itself does with a shard that it has no more.
+        let shard = if shard < broker.shards { shard } else { 0 };
+        Some(i32::from(first.port) + i32::from(shard))
+    };
+    port().unwrap_or(0)
+}
+
+fn present(image: &ImageView, topic: &TopicImage, ports: Ports) -> MetadataResponseTopic<'static> {
     let is_alive = |broker| {
         image
             .image
@@ -155,6 +179,10 @@ fn present(image: &ImageView, topic: &TopicImage) -> MetadataResponseTopic<'stat
                 replica_nodes: partition.replicas.iter().map(|r| r.broker.0).collect(),
                 isr_nodes: partition.isr.iter().map(|broker| broker.0).collect(),
                 offline_replicas: offline.map(|replica| replica.broker.0).collect(),
+                levada_port: match ports {
+                    Ports::OfShards => shard_port(image, partition),
+                    Ports::Shared => 0,
+                },
             }
         })
         .collect();

@@ -132,6 +132,8 @@ struct Receiving {
 /// One client.
 pub struct Connection {
     socket: Socket,
+    /// Where clients of any partition connect.
+    kafka_port: u16,
     runtime: SharedRuntime,
     buffer: RefCell<FrameBuffer>,
     /// Replies owed, oldest first.
@@ -160,11 +162,12 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that nobody serves yet.
-    pub fn new(shard: &Shard, socket: Socket) -> Rc<Self> {
+    pub fn new(shard: &Shard, socket: Socket, kafka_port: u16) -> Rc<Self> {
         let now_ns = shard.runtime.now().monotonic_ns;
         let max_frame_bytes = u32::try_from(shard.config.max_frame_bytes).unwrap_or(u32::MAX);
         Rc::new(Self {
             socket,
+            kafka_port,
             runtime: Rc::clone(&shard.runtime),
             buffer: RefCell::new(FrameBuffer::new(max_frame_bytes)),
             slots: RefCell::default(),
@@ -189,8 +192,9 @@ impl Connection {
         let id = shard.connections.enter(&self);
         let _leaves = Leaves { shard: Rc::clone(&shard), id };
         add(&shard.metrics.connections_open, 1);
-        let context =
-            Rc::new(Context::new(Rc::clone(&shard), self.socket.local(), self.socket.peer()));
+        // What the client is told to connect to is no shard's own port.
+        let reached = SocketAddr::new(self.socket.local().ip(), self.kafka_port);
+        let context = Rc::new(Context::new(Rc::clone(&shard), reached, self.socket.peer()));
         let reading = self.read_all(&context);
         let writing = self.write_all(&shard);
         let closing = async {

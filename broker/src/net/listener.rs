@@ -14,8 +14,9 @@ use crate::shard::Shard;
 /// Pause after an error of accept: most say that there are too many open files, and stay so.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
 
-/// Accepts until the broker stops. Each connection is a task of its own.
-pub async fn run_listener(shard: Rc<Shard>, listener: Listener) {
+/// Accepts until the broker stops. Each connection is a task of its own. `kafka_port` is the port for clients of any
+/// partition, which this need not be.
+pub async fn run_listener(shard: Rc<Shard>, listener: Listener, kafka_port: u16) {
     loop {
         let accepting = async { Some(listener.accept().await) };
         let stopping = async {
@@ -31,7 +32,7 @@ pub async fn run_listener(shard: Rc<Shard>, listener: Listener) {
                     continue;
                 }
                 add(&shard.metrics.connections_accepted_total, 1);
-                let connection = Connection::new(&shard, socket);
+                let connection = Connection::new(&shard, socket, kafka_port);
                 let shard = Rc::clone(&shard);
                 let runtime = Rc::clone(&shard.runtime);
                 runtime.spawn("connection", Box::pin(connection.serve(shard)));

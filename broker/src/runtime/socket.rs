@@ -16,6 +16,9 @@ use socket2::{Domain, Protocol, Type};
 /// Connections that may wait to be accepted, per shard.
 const BACKLOG: i32 = 1024;
 
+/// Rows of free ports that are tried before giving up.
+const ROW_TRIES: u32 = 32;
+
 /// Most slices that the kernel takes in one send.
 const SEND_SLICES_MAX: usize = 1024;
 
@@ -37,6 +40,35 @@ pub fn bind_shared(address: SocketAddr, count: usize) -> io::Result<(SocketAddr,
         sockets.push(OwnedFd::from(bound_socket(address, Sharing::BetweenShards)?));
     }
     Ok((address, sockets))
+}
+
+/// Binds one socket of its own per shard: the first to `address`, each further one a port behind the one before. Port
+/// 0 takes any free row of ports. Nobody listens yet.
+///
+/// # Errors
+/// Among others when a port of the row is taken, or behind the last there is.
+pub fn bind_row(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<OwnedFd>)> {
+    let tries = if address.port() == 0 { ROW_TRIES } else { 1 };
+    let mut result = Err(io::ErrorKind::AddrInUse.into());
+    for _ in 0..tries {
+        result = try_bind_row(address, count);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+fn try_bind_row(first: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<OwnedFd>)> {
+    let socket = bound_socket(first, Sharing::Alone)?;
+    let first = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let mut sockets = vec![OwnedFd::from(socket)];
+    let mut next = first;
+    while sockets.len() < count {
+        next.set_port(next.port().checked_add(1).ok_or(io::ErrorKind::AddrNotAvailable)?);
+        sockets.push(OwnedFd::from(bound_socket(next, Sharing::Alone)?));
+    }
+    Ok((first, sockets))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -251,6 +283,24 @@ mod tests {
             let error = bind_shared(address, 1).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         });
+    }
+
+    #[test]
+    fn a_row_has_one_port_after_the_other_and_is_refused_when_one_is_taken() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (first, sockets) = bind_row(any, 4).unwrap();
+        let ports: Vec<u16> = sockets
+            .iter()
+            .map(|socket| socket2::SockRef::from(socket).local_addr().unwrap())
+            .map(|address| address.as_socket().unwrap().port())
+            .collect();
+        let port = first.port();
+        assert_eq!(ports, [port, port + 1, port + 2, port + 3]);
+        rustix::net::listen(&sockets[2], 1).unwrap();
+        let error = bind_row(first, 4).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let last = SocketAddr::from(([127, 0, 0, 1], u16::MAX));
+        assert!(bind_row(last, 2).is_err(), "there is no port behind the last");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use levada_protocol::cluster::{Address, ClusterImage};
 use levada_record::{BrokerId, PartitionId, ShardIndex};
 
 use super::image_pump::ImagePump;
-use crate::api::context::KAFKA_LISTENER;
+use crate::api::context::{KAFKA_LISTENER, SHARD_LISTENER};
 use crate::config::{BrokerConfig, split_host_port};
 use crate::controller_link::{Asks, ControllerHandle, ControllerLink, Introduction};
 use crate::net::listener::run_listener;
@@ -69,6 +69,8 @@ pub(super) enum Report {
 pub(super) struct SharedStart {
     pub(super) config: Arc<BrokerConfig>,
     pub(super) kafka_address: SocketAddr,
+    /// Where shard 0 takes connections of its own; each further shard a port behind.
+    pub(super) shard_address: Option<SocketAddr>,
     pub(super) shards: u16,
     pub(super) mail: Vec<MailSender>,
     pub(super) controller: ControllerHandle,
@@ -87,6 +89,8 @@ pub(super) struct ShardStart {
     pub(super) index: u16,
     pub(super) shared: Arc<SharedStart>,
     pub(super) socket: OwnedFd,
+    /// For connections to this shard alone.
+    pub(super) own_socket: Option<OwnedFd>,
     pub(super) mailbox: Mailbox,
     pub(super) controls: flume::Receiver<Control>,
     pub(super) seed: flume::Receiver<SeedMail>,
@@ -136,7 +140,7 @@ async fn live(
     runtime: &GlommioRuntime,
     disk: &DirectDisk,
 ) -> Result<(), String> {
-    let ShardStart { index, shared, socket, mailbox, controls, seed, first } = start;
+    let ShardStart { index, shared, socket, own_socket, mailbox, controls, seed, first } = start;
     let stopping = Flag::default();
     let link_stopping = Flag::default();
     let exiting = Exiting::new(controls);
@@ -183,14 +187,18 @@ async fn live(
         let pump = ImagePump::new(Rc::clone(link), Rc::clone(&shard), shared.reports.clone());
         runtime.spawn("image-pump", Box::pin(pump.run()));
     }
-    let mut socket = Some(socket);
+    let mut sockets = Some([Some(socket), own_socket]);
     while let Some(control) = exiting.next().await {
         let report = match control {
             Control::Listen => {
-                let Some(socket) = socket.take() else { continue };
-                let listener = Listener::listen(socket)
-                    .map_err(|error| format!("listen on {}: {error}", shared.kafka_address))?;
-                runtime.spawn("listener", Box::pin(run_listener(Rc::clone(&shard), listener)));
+                let Some(sockets) = sockets.take() else { continue };
+                for socket in sockets.into_iter().flatten() {
+                    let listener = Listener::listen(socket)
+                        .map_err(|error| format!("listen on {}: {error}", shared.kafka_address))?;
+                    let port = shared.kafka_address.port();
+                    let serving = run_listener(Rc::clone(&shard), listener, port);
+                    runtime.spawn("listener", Box::pin(serving));
+                }
                 Report::Listening
             }
             Control::Drain => {
@@ -309,7 +317,7 @@ async fn open(
         cluster: identity.as_ref().map(|identity| ClusterId(identity.cluster)),
         incarnation: Incarnation(*uuid::Uuid::new_v4().as_bytes()),
         directory: DirectoryId(directory),
-        addresses: vec![advertised(config, shared.kafka_address)],
+        addresses: addresses(shared),
         rack: config.rack.clone(),
         shards: shared.shards,
         last_stop: if was_clean { LastStop::Clean } else { LastStop::Unclean },
@@ -407,6 +415,17 @@ fn random_numbers() -> [u64; 4] {
 fn new_directory_id(random: [u64; 4]) -> [u8; 16] {
     let [high, low, ..] = random;
     (u128::from(high) | (u128::from(low) << 64)).to_le_bytes()
+}
+
+/// What is registered: where clients come, and the first of the shards' own ports.
+fn addresses(shared: &SharedStart) -> Vec<Address> {
+    let address = advertised(&shared.config, shared.kafka_address);
+    let shards = shared.shard_address.map(|first| Address {
+        listener: SHARD_LISTENER.to_owned(),
+        host: address.host.clone(),
+        port: first.port(),
+    });
+    std::iter::once(address).chain(shards).collect()
 }
 
 /// What other brokers and clients of them are told.

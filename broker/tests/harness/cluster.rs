@@ -21,9 +21,9 @@ use levada_protocol::kafka::produce::{
 use levada_protocol::kafka::{
     Decode as _, Reader, RecordBytes, Request, decode_response_header, encode_request,
 };
-use levada_record::kafka_v2::NewRecord;
 use levada_record::{
-    BatchBuilder, Compression, ProducerEpoch, ProducerId, Timestamp, VerifyLimits, next_batch,
+    BatchBuilder, Compression, NewRecord, ProducerEpoch, ProducerId, Timestamp, VerifyLimits,
+    next_batch,
 };
 use tempfile::TempDir;
 

@@ -9,7 +9,7 @@ use levada_bench::clock::unix_ms;
 use levada_bench::environment::Environment;
 use levada_bench::limits::{self, Effort};
 use levada_bench::options::{
-    AcksOption, ClientKind, CompressionOption, Durability, Keys, Mode, Options,
+    AcksOption, ClientKind, CompressionOption, Durability, Encoding, Keys, Mode, Options,
 };
 use levada_bench::result::{RunFile, judge, request_bytes};
 use levada_bench::run::{Live, Place};
@@ -48,6 +48,9 @@ pub(crate) struct LoadArgs {
     /// What is measured
     #[arg(long, value_enum, default_value = "end-to-end")]
     mode: ModeArg,
+    /// How batches are laid out
+    #[arg(long, value_enum, default_value = "auto")]
+    encoding: EncodingArg,
     /// Records a second of all producers together: max, a number, or FROM..TO
     #[arg(long, default_value = "max", value_parser = Rate::parse)]
     rate: Rate,
@@ -183,6 +186,16 @@ enum ArrivalsArg {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EncodingArg {
+    /// In columns where the broker takes them
+    Auto,
+    /// In columns
+    Columnar,
+    /// As Kafka does, for any broker
+    Kafka,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum KeysArg {
     None,
     RoundRobin,
@@ -240,7 +253,11 @@ impl LoadArgs {
                 ModeArg::EndToEnd => Mode::EndToEnd,
             },
             client: ClientKind::Levada,
-            encoding: levada_bench::options::Encoding::Kafka,
+            encoding: match self.encoding {
+                EncodingArg::Auto => Encoding::Auto,
+                EncodingArg::Columnar => Encoding::Columnar,
+                EncodingArg::Kafka => Encoding::Kafka,
+            },
             rate: self.rate,
             arrivals: match self.arrivals {
                 ArrivalsArg::Even => Arrivals::Even,

@@ -42,12 +42,13 @@ impl Found {
         ];
         let flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
         format!(
-            "  byte {position}: offsets {}..{} records {} bytes {} epoch {} {codec} time {}..{} crc {:08x}{producer}{flags}",
+            "  byte {position}: offsets {}..{} records {} bytes {} epoch {} {} {codec} time {}..{} crc {:08x}{producer}{flags}",
             header.base_offset,
             header.end_offset(),
             header.record_count,
             header.total_bytes(),
             header.leader_epoch.0,
+            header.encoding,
             header.base_timestamp,
             header.max_timestamp,
             header.checksum,
@@ -65,6 +66,7 @@ impl Found {
             "records": header.record_count,
             "bytes": header.total_bytes(),
             "leader_epoch": header.leader_epoch.0,
+            "encoding": header.encoding.name(),
             "codec": header.attributes.codec().map(levada_record::Compression::name),
             "base_timestamp": header.base_timestamp.as_ms(),
             "max_timestamp": header.max_timestamp.as_ms(),
@@ -219,12 +221,15 @@ fn room(reader: &mut impl Read, block: &mut Vec<u8>) -> io::Result<Next> {
 
 #[cfg(test)]
 mod tests {
-    use levada_record::{BatchBuilder, Compression, NewRecord, Timestamp};
+    use levada_record::{BatchBuilder, Compression, Encoding, NewRecord, Timestamp};
 
     use super::*;
 
     fn batch(base: i64, epoch: i32, records: usize) -> Vec<u8> {
-        let mut builder = BatchBuilder::new(Compression::None).at(Offset(base), LeaderEpoch(epoch));
+        // Segments hold both, in any order.
+        let encoding = if records == 1 { Encoding::Columnar } else { Encoding::KafkaV2 };
+        let mut builder =
+            BatchBuilder::encoded(encoding, Compression::None).at(Offset(base), LeaderEpoch(epoch));
         for _ in 0..records {
             let value = Some(&b"value"[..]);
             builder

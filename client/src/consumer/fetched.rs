@@ -51,6 +51,27 @@ impl PartitionRecords {
         scratch: &mut Vec<u8>,
         mut visit: impl FnMut(&Record<'_>) -> Result<(), E>,
     ) -> Result<(), VisitError<E>> {
+        self.visit_batches(|batch| {
+            let records = batch.records(scratch, self.limits.max_inflated_bytes);
+            for record in records.map_err(VisitError::Batch)? {
+                let record = record.map_err(VisitError::Batch)?;
+                if self.from <= record.offset {
+                    visit(&record).map_err(VisitError::Visitor)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Shows every batch of users' records to `visit`, in order, for those who read columns as such:
+    /// [`BatchView::columns`]. The first may hold records from before [`PartitionRecords::from`].
+    ///
+    /// # Errors
+    /// What `visit` says.
+    pub fn visit_batches<E>(
+        &self,
+        mut visit: impl FnMut(&BatchView<'_>) -> Result<(), VisitError<E>>,
+    ) -> Result<(), VisitError<E>> {
         let mut rest: &[u8] = &self.bytes;
         while let Some((batch, behind)) =
             next_whole(rest, self.limits).map_err(VisitError::Batch)?
@@ -59,13 +80,7 @@ impl PartitionRecords {
             if batch.header().attributes.is_control() || batch.end_offset() <= self.from {
                 continue;
             }
-            let records = batch.records(scratch, self.limits.max_inflated_bytes);
-            for record in records.map_err(VisitError::Batch)? {
-                let record = record.map_err(VisitError::Batch)?;
-                if self.from <= record.offset {
-                    visit(&record).map_err(VisitError::Visitor)?;
-                }
-            }
+            visit(&batch)?;
         }
         Ok(())
     }
@@ -103,12 +118,16 @@ pub(super) fn verified_end(
 
 #[cfg(test)]
 mod tests {
-    use levada_record::{BatchBuilder, Compression, LeaderEpoch, NewRecord, Timestamp};
+    use levada_record::{BatchBuilder, Compression, Encoding, LeaderEpoch, NewRecord, Timestamp};
 
     use super::*;
 
     fn batch(base: i64, values: &[&str], codec: Compression) -> Vec<u8> {
-        let mut builder = BatchBuilder::new(codec).at(Offset(base), LeaderEpoch(0));
+        encoded(Encoding::KafkaV2, base, values, codec)
+    }
+
+    fn encoded(encoding: Encoding, base: i64, values: &[&str], codec: Compression) -> Vec<u8> {
+        let mut builder = BatchBuilder::encoded(encoding, codec).at(Offset(base), LeaderEpoch(0));
         for value in values {
             let value = Some(value.as_bytes());
             builder
@@ -144,7 +163,7 @@ mod tests {
     fn records_before_the_position_are_left_out_and_a_cut_tail_is_no_damage() {
         for codec in Compression::ALL {
             let mut bytes = batch(4, &["a", "b", "c"], codec);
-            bytes.extend(batch(9, &["d"], codec));
+            bytes.extend(encoded(Encoding::Columnar, 9, &["d"], codec));
             let whole = bytes.len();
             bytes.extend(batch(10, &["e"], codec));
             bytes.truncate(whole + 20);
@@ -156,13 +175,15 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_damage_or_lies_in_what_the_broker_stamps() {
-        let good = batch(0, &["one", "two"], Compression::Lz4);
-        for bit in 0..good.len() * 8 {
-            let mut bytes = good.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            // Base offset and leader epoch are not under the checksum; Kafka's format has it so.
-            let stamped = matches!(bit / 8, 0..8 | 12..16);
-            assert!(values(&bytes, 0).is_err() || stamped, "bit {bit}");
+        for encoding in [Encoding::KafkaV2, Encoding::Columnar] {
+            let good = encoded(encoding, 0, &["one", "two"], Compression::Lz4);
+            for bit in 0..good.len() * 8 {
+                let mut bytes = good.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                // Base offset and leader epoch are not under the checksum; Kafka's format has it so.
+                let stamped = matches!(bit / 8, 0..8 | 12..16);
+                assert!(values(&bytes, 0).is_err() || stamped, "{encoding}, bit {bit}");
+            }
         }
     }
 

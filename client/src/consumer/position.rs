@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use crate::clock::seed;
 use crate::cluster::{AutoCreate, Cluster};
 use crate::error::{ClientError, Refusal};
-use crate::metadata::Asked;
+use crate::metadata::{Asked, Home};
 use crate::retry::{Advice, Chance, advice};
 
 /// A place in a partition.
@@ -115,10 +115,10 @@ async fn ask(
     let view = cluster.view();
     let refused =
         |partition: i32, refusal| ClientError::refused(format!("{topic}-{partition}"), refusal);
-    let mut by_leader: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    let mut by_leader: BTreeMap<Home, Vec<i32>> = BTreeMap::new();
     for &partition in partitions {
         let leader = view
-            .leader(topic, partition)
+            .home(topic, partition)
             .ok_or_else(|| refused(partition, ErrorCode::LeaderNotAvailable.into()))?;
         by_leader.entry(leader).or_default().push(partition);
     }
@@ -133,7 +133,7 @@ async fn ask(
             topics: vec![ListOffsetsTopic { name: topic.into(), partitions: asked.collect() }],
             ..Default::default()
         };
-        let reply = cluster.node(leader).await?.call(&request).await?;
+        let reply = cluster.home(leader).await?.call(&request).await?;
         let response: ListOffsetsResponse<'_> = reply.body()?;
         let rows = response.topics.iter().filter(|row| row.name == topic);
         for row in rows.flat_map(|row| &row.partitions) {

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use levada_protocol::kafka::ErrorCode;
 use levada_record::checksum::batch_checksum;
 use levada_record::{
-    BatchBuilder, BatchHeader, BuildError, HEADER_BYTES, NewRecord, Offset, ProducerEpoch,
-    ProducerId, Timestamp, VerifyLimits, next_batch,
+    BatchBuilder, BatchHeader, BuildError, Encoding, HEADER_BYTES, NewRecord, Offset,
+    ProducerEpoch, ProducerId, Timestamp, VerifyLimits, next_batch,
 };
 
 use super::delivery::{DeliveryError, Outcome, Ticket};
@@ -87,8 +87,25 @@ impl Batch {
         }
     }
 
-    /// Its bytes, saying who sends them.
-    fn finish(&mut self, sender: Option<(Identity, i32)>) -> Result<Bytes, BuildError> {
+    /// Its bytes, saying who sends them, for a broker that takes `best` and Kafka's records.
+    fn finish(
+        &mut self,
+        sender: Option<(Identity, i32)>,
+        best: Encoding,
+    ) -> Result<Bytes, BuildError> {
+        let bytes = self.finish_as_built(sender)?;
+        let encoding = BatchHeader::parse(&bytes).map(|header| header.encoding);
+        if best == Encoding::Columnar || encoding != Ok(Encoding::Columnar) {
+            return Ok(bytes);
+        }
+        // The broker is another than the one that was asked when the batch was opened.
+        let too_large = BuildError::TooLarge { bytes: bytes.len() };
+        let [builder] = rebuilt(&bytes, Encoding::KafkaV2, |_| 0).ok_or(too_large)?;
+        self.body = Body::Building(builder);
+        self.finish_as_built(sender)
+    }
+
+    fn finish_as_built(&mut self, sender: Option<(Identity, i32)>) -> Result<Bytes, BuildError> {
         let body = std::mem::replace(&mut self.body, Body::Finished(Bytes::new()));
         let bytes = match (body, sender) {
             (Body::Building(builder), None) => builder.finish()?.into(),
@@ -127,20 +144,30 @@ fn restamped(bytes: Bytes, identity: Identity, sequence: i32) -> Bytes {
 
 /// The records of a batch as two batches, and how many are in the first. `None` with less than two.
 fn cut(bytes: &[u8]) -> Option<(u32, BatchBuilder, BatchBuilder)> {
+    let header = BatchHeader::parse(bytes).ok()?;
+    let at = header.record_count.unsigned_abs() / 2;
+    let [low, high] = rebuilt(bytes, header.encoding, |index| usize::from(index >= at))?;
+    (at > 0).then_some((at, low, high))
+}
+
+/// The records of a batch in `N` others, each in that of the number that `part_of` gives its index.
+fn rebuilt<const N: usize>(
+    bytes: &[u8],
+    encoding: Encoding,
+    part_of: impl Fn(u32) -> usize,
+) -> Option<[BatchBuilder; N]> {
     let limits = VerifyLimits { max_batch_bytes: u32::MAX, max_inflated_bytes: u32::MAX };
     let (view, _) = next_batch(bytes, &limits).ok()??;
-    let at = view.record_count() / 2;
-    let mut parts = (BatchBuilder::new(view.codec()), BatchBuilder::new(view.codec()));
+    let mut parts = [(); N].map(|()| BatchBuilder::encoded(encoding, view.codec()));
     let mut scratch = Vec::new();
     for (record, index) in view.records(&mut scratch, u32::MAX).ok()?.zip(0..) {
         let record = record.ok()?;
         let headers: Vec<_> = record.headers.iter().collect();
-        let part = if index < at { &mut parts.0 } else { &mut parts.1 };
         let (key, value) = (record.key, record.value);
-        part.push(&NewRecord { timestamp: record.timestamp, key, value, headers: &headers })
-            .ok()?;
+        let new = NewRecord { timestamp: record.timestamp, key, value, headers: &headers };
+        parts.get_mut(part_of(index))?.push(&new).ok()?;
     }
-    (at > 0).then_some((at, parts.0, parts.1))
+    Some(parts)
 }
 
 /// Sequences wrap from 2^31 - 1 to 0.
@@ -276,15 +303,16 @@ impl Lane {
         })
     }
 
-    /// The next batch to send, its number and bytes; only when [`Self::sendable`]. `None` when no
-    /// bytes can be made of it: then it has failed.
-    pub(crate) fn send_next(&mut self) -> Option<(u64, Bytes)> {
+    /// The next batch to send, its number and bytes, to a broker that takes `best` and Kafka's
+    /// records; only when [`Self::sendable`]. `None` when no bytes can be made of it: then it has
+    /// failed.
+    pub(crate) fn send_next(&mut self, best: Encoding) -> Option<(u64, Bytes)> {
         // Those in flight are the first ones: whenever one is not any more, the lane drains.
         let at = self.in_flight();
         let batch = self.queue.get_mut(at)?;
         let sequence = batch.sequence.unwrap_or(self.next_sequence);
         let sender = self.identity.map(|identity| (identity, sequence));
-        match batch.finish(sender) {
+        match batch.finish(sender, best) {
             Ok(bytes) => {
                 if batch.sequence.is_none() && sender.is_some() {
                     batch.sequence = Some(sequence);

@@ -16,7 +16,7 @@ use levada_protocol::kafka::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
     TopicProduceData,
 };
-use levada_record::{Offset, ProducerEpoch, ProducerId, Timestamp};
+use levada_record::{Encoding, Offset, ProducerEpoch, ProducerId, Timestamp};
 use tokio::sync::{SetOnce, mpsc, oneshot};
 use tokio::time::{Duration, sleep_until};
 
@@ -26,7 +26,7 @@ use super::{Acks, ProducerOptions, Shared};
 use crate::cluster::{AutoCreate, Cluster};
 use crate::connection::{Connection, Reply};
 use crate::error::{CallError, ClientError, ConnectError, Refusal};
-use crate::metadata::{Asked, TopicView};
+use crate::metadata::{Asked, Home, TopicView};
 use crate::retry::Chance;
 
 /// Longest pause that a broker can ask for, in ms.
@@ -50,11 +50,11 @@ pub(super) enum Command {
 /// What some work ended with.
 enum Done {
     Connected {
-        node: i32,
+        home: Home,
         outcome: Result<Connection, ConnectError>,
     },
     Produced {
-        node: i32,
+        home: Home,
         sent: Vec<(LaneId, u64)>,
         outcome: Result<Option<Reply>, CallError>,
     },
@@ -92,7 +92,7 @@ pub(super) struct Sender {
     commands: mpsc::Receiver<Command>,
     chance: Chance,
     lanes: BTreeMap<LaneId, Lane>,
-    nodes: HashMap<i32, Node>,
+    nodes: HashMap<Home, Node>,
     works: FuturesUnordered<Work>,
     identity: Option<Identity>,
     identifying: Errand,
@@ -132,7 +132,7 @@ impl Sender {
         let shared = Arc::clone(&self.shared);
         loop {
             let all = shared.starved.swap(false, Ordering::AcqRel);
-            let next_due_ms = self.collect(all).await;
+            let next_due_ms = self.collect(all);
             let now_ms = shared.clock.now_ms();
             self.expire(now_ms);
             self.identify(now_ms);
@@ -140,10 +140,10 @@ impl Sender {
             self.refresh(now_ms);
             let wake_ms = self.next_ms(now_ms).into_iter().chain(next_due_ms).min();
             tokio::select! {
-                Some(done) = self.works.next(), if !self.works.is_empty() => self.on_done(done).await,
+                Some(done) = self.works.next(), if !self.works.is_empty() => self.on_done(done),
                 command = self.commands.recv() => match command {
                     Some(Command::Flush(reply)) => {
-                        self.collect(true).await;
+                        self.collect(true);
                         let tickets = self.lanes.values().flat_map(Lane::tickets);
                         let outcomes = tickets.map(|ticket| Arc::clone(ticket.outcome())).collect();
                         // The flusher may have gone away.
@@ -158,8 +158,8 @@ impl Sender {
     }
 
     /// Moves batches that are ready into their lanes; tells when the next will be.
-    async fn collect(&mut self, all: bool) -> Option<u64> {
-        let mut batcher = self.shared.batcher.lock().await;
+    fn collect(&mut self, all: bool) -> Option<u64> {
+        let mut batcher = self.shared.batcher();
         let lanes = &self.lanes;
         let held_up = |topic: &Arc<str>, partition: i32| {
             lanes.get(&(Arc::clone(topic), partition)).is_some_and(Lane::is_held_up)
@@ -206,12 +206,12 @@ impl Sender {
     /// Sends what can be sent.
     fn dispatch(&mut self, now_ms: u64) {
         let view = self.cluster.view();
-        let mut by_leader: BTreeMap<i32, Vec<LaneId>> = BTreeMap::new();
+        let mut by_leader: BTreeMap<Home, Vec<LaneId>> = BTreeMap::new();
         for (id, lane) in &mut self.lanes {
             if !lane.sendable(now_ms) {
                 continue;
             }
-            if let Some(leader) = view.leader(&id.0, id.1) {
+            if let Some(leader) = view.home(&id.0, id.1) {
                 by_leader.entry(leader).or_default().push(id.clone());
             } else {
                 lane.note("the partition has no leader");
@@ -223,7 +223,7 @@ impl Sender {
         }
     }
 
-    fn dispatch_to(&mut self, leader: i32, lanes: &[LaneId], now_ms: u64) {
+    fn dispatch_to(&mut self, leader: Home, lanes: &[LaneId], now_ms: u64) {
         let in_flight_max = usize::try_from(self.options.in_flight_max.max(1)).unwrap_or(1);
         let node = self.nodes.entry(leader).or_default();
         if node.connection.as_ref().is_some_and(Connection::is_closed) {
@@ -233,7 +233,7 @@ impl Sender {
             if node.connecting.may_start(now_ms) {
                 let cluster = self.cluster.clone();
                 self.works.push(Box::pin(async move {
-                    Done::Connected { node: leader, outcome: cluster.node(leader).await }
+                    Done::Connected { home: leader, outcome: cluster.home(leader).await }
                 }));
             }
             return;
@@ -244,7 +244,7 @@ impl Sender {
         {
             let begin =
                 node.served.as_ref().map_or(0, |served| lanes.partition_point(|id| id <= served));
-            let picked = self.pick(lanes, begin, now_ms);
+            let picked = self.pick(lanes, begin, now_ms, connection.best_encoding());
             let Some((last, ..)) = picked.last() else { return };
             let served = Some(last.clone());
             if let Some(node) = self.nodes.get_mut(&leader) {
@@ -256,8 +256,14 @@ impl Sender {
     }
 
     /// One batch of each lane that can send, beginning with the one at `begin`, up to the bytes of a
-    /// request.
-    fn pick(&mut self, lanes: &[LaneId], begin: usize, now_ms: u64) -> Vec<(LaneId, u64, Bytes)> {
+    /// request; in an encoding that whoever takes `best` takes.
+    fn pick(
+        &mut self,
+        lanes: &[LaneId],
+        begin: usize,
+        now_ms: u64,
+        best: Encoding,
+    ) -> Vec<(LaneId, u64, Bytes)> {
         let mut room = usize::try_from(self.options.request_bytes).unwrap_or(usize::MAX);
         let mut picked = Vec::new();
         for id in lanes.iter().cycle().skip(begin).take(lanes.len()) {
@@ -267,7 +273,7 @@ impl Sender {
             let Some(lane) = self.lanes.get_mut(id).filter(|lane| lane.sendable(now_ms)) else {
                 continue;
             };
-            if let Some((number, bytes)) = lane.send_next() {
+            if let Some((number, bytes)) = lane.send_next(best) {
                 room = room.saturating_sub(bytes.len());
                 picked.push((id.clone(), number, bytes));
             }
@@ -275,7 +281,12 @@ impl Sender {
         picked
     }
 
-    fn produce(&mut self, leader: i32, connection: &Connection, picked: Vec<(LaneId, u64, Bytes)>) {
+    fn produce(
+        &mut self,
+        leader: Home,
+        connection: &Connection,
+        picked: Vec<(LaneId, u64, Bytes)>,
+    ) {
         let mut topics: BTreeMap<Arc<str>, Vec<PartitionProduceData<'_>>> = BTreeMap::new();
         let mut payloads = Vec::with_capacity(picked.len());
         let mut sent = Vec::with_capacity(picked.len());
@@ -300,7 +311,7 @@ impl Sender {
             ..Default::default()
         };
         // Started here, not in the future: requests leave in the order in which batches were taken.
-        let node = leader;
+        let home = leader;
         let answered: Answered = if self.options.acks == Acks::None {
             match connection.start_unanswered(&request, &payloads) {
                 Ok(written) => Box::pin(async { written.await.map(|()| None) }),
@@ -313,7 +324,7 @@ impl Sender {
             }
         };
         let work: Work =
-            Box::pin(async move { Done::Produced { node, sent, outcome: answered.await } });
+            Box::pin(async move { Done::Produced { home, sent, outcome: answered.await } });
         self.works.push(work);
     }
 
@@ -356,31 +367,29 @@ impl Sender {
         lanes.chain(later).chain([self.refresh_due_ms]).min()
     }
 
-    /// Only here and in the loop is the batcher's lock waited for, never in a work: a work that stands in line for it is
-    /// not polled while the loop stands behind it.
-    async fn on_done(&mut self, done: Done) {
+    fn on_done(&mut self, done: Done) {
         let now_ms = self.shared.clock.now_ms();
         let backoff = self.options.backoff;
         match done {
-            Done::Connected { node: id, outcome } => {
-                let node = self.nodes.entry(id).or_default();
+            Done::Connected { home, outcome } => {
+                let node = self.nodes.entry(home).or_default();
                 match outcome {
                     Ok(connection) => {
                         node.connecting.succeeded(0);
                         node.connection = Some(connection);
                     }
                     Err(error) => {
-                        tracing::debug!(broker = id, %error, "cannot reach a leader");
+                        tracing::debug!(broker = home.broker, %error, "cannot reach a leader");
                         node.connecting.failed(
                             now_ms,
                             backoff.delay_ms(node.connecting.failed + 1, &mut self.chance),
                         );
-                        self.on_unreachable(id, &error.to_string());
+                        self.on_unreachable(home, &error.to_string());
                     }
                 }
             }
             Done::Refreshed { outcome: Ok(topics) } => {
-                let mut batcher = self.shared.batcher.lock().await;
+                let mut batcher = self.shared.batcher();
                 for (topic, partitions) in topics {
                     batcher.set_topic(&topic, partitions);
                 }
@@ -404,16 +413,16 @@ impl Sender {
                 self.identifying.failed(now_ms, delay_ms);
                 self.note_all(&format!("get a producer id: {error}"));
             }
-            Done::Produced { node, sent, outcome } => {
-                self.on_produced(node, &sent, &outcome, now_ms).await;
+            Done::Produced { home, sent, outcome } => {
+                self.on_produced(home, &sent, &outcome, now_ms);
             }
         }
     }
 
-    fn on_unreachable(&mut self, broker: i32, reason: &str) {
+    fn on_unreachable(&mut self, home: Home, reason: &str) {
         let view = self.cluster.view();
         for (id, lane) in self.lanes.iter_mut().filter(|(_, lane)| !lane.is_empty()) {
-            if view.leader(&id.0, id.1) == Some(broker) {
+            if view.home(&id.0, id.1) == Some(home) {
                 lane.note(reason);
                 self.stale_topics.insert(Arc::clone(&id.0));
             }
@@ -426,9 +435,9 @@ impl Sender {
         }
     }
 
-    async fn on_produced(
+    fn on_produced(
         &mut self,
-        node: i32,
+        home: Home,
         sent: &[(LaneId, u64)],
         outcome: &Result<Option<Reply>, CallError>,
         now_ms: u64,
@@ -451,7 +460,7 @@ impl Sender {
             },
             Err(error) => lost(error),
         };
-        if let Some(node) = self.nodes.get_mut(&node) {
+        if let Some(node) = self.nodes.get_mut(&home) {
             node.in_flight -= 1;
             node.throttled_until_ms = now_ms + throttle_ms.min(THROTTLE_MS_MAX);
             if outcome.is_err() {
@@ -466,7 +475,7 @@ impl Sender {
                 self.stale_topics.insert(Arc::clone(&id.0));
             }
             if let Some(bytes) = consequence.too_large_bytes {
-                self.shared.batcher.lock().await.shrink(&id.0, bytes);
+                self.shared.batcher().shrink(&id.0, bytes);
             }
         }
     }

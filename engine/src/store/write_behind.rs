@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_lite::future;
+use futures_util::future::join_all;
 
 use crate::checkpoint::Checkpoint;
 use crate::disk::{File, FrozenBuffer};
@@ -234,10 +235,18 @@ async fn fold_and_write(
     synced: &[(Rc<Log>, Boundary)],
     doomed: &mut Vec<(Rc<Log>, Vec<SegmentName>)>,
 ) -> io::Result<(u64, Positions)> {
-    for log in logs {
-        if let Some(names) = fold(shared, log).await? {
-            doomed.push((Rc::clone(log), names));
+    for some in logs.chunks(IN_FLIGHT_MAX) {
+        let folded = join_all(some.iter().map(|log| fold(shared, log))).await;
+        let mut result = Ok(());
+        for (log, folded) in some.iter().zip(folded) {
+            match folded {
+                Ok(names) => doomed.extend(names.map(|names| (Rc::clone(log), names))),
+                // A full disk is no end; whatever else went wrong with one of them is.
+                Err(error) if error.kind() != io::ErrorKind::StorageFull => return Err(error),
+                Err(error) => result = Err(error),
+            }
         }
+        result?;
     }
     let sequence = shared.checkpoint_sequence.get() + 1;
     shared.checkpoint_sequence.set(sequence);

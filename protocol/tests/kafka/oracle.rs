@@ -8,8 +8,8 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{self, RequestHeader as TheirRequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use levada_protocol::kafka::{
-    AnyRequest, ApiKey, Encode, ErrorCode, Reader, RequestHeader, Versions, Writer,
-    decode_response_header, encode_any_request, encode_response,
+    ApiKey, Encode, ErrorCode, Reader, RequestHeader, Versions, Writer, decode_response_header,
+    encode_any_request, encode_response,
 };
 
 use super::random::{self, Any, Role, Sample, every_message, seed};
@@ -213,16 +213,24 @@ their_messages! {
 /// Our value in words, field by field, so that a mix-up of two fields of one type shows.
 fn our_words(any: &Any<'_>) -> String {
     let text = match any {
-        Any::Request(AnyRequest::Fetch(body)) => {
-            let mut body = body.clone();
-            body.levada_columnar = 0;
-            format!("{body:?}").replace(", levada_columnar: 0", "")
-        }
         Any::Request(body) => inner(&format!("{body:?}")),
         Any::Response(body) => inner(&format!("{body:?}")),
     };
+    // Levada's own fields are numbers, and unknown tags to others.
+    let text = without(&text, ", levada_", &[',', ' ']);
     // Theirs has an empty value where ours has null: by default, in versions without the field.
     text.replace("Some(\"\")", "None").replace("Some([])", "None")
+}
+
+/// Without the parts that begin with `begin`, each up to the first of `ends` behind its `: `.
+fn without(text: &str, begin: &str, ends: &[char]) -> String {
+    let mut parts = text.split(begin);
+    let mut left = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (_, value) = part.split_once(": ").unwrap();
+        left.push_str(&value[value.find(ends).unwrap()..]);
+    }
+    left
 }
 
 /// Without the variant of `AnyRequest` around it.
@@ -232,20 +240,17 @@ fn inner(text: &str) -> String {
 }
 
 /// Fields that kafka-protocol has for versions that we do not have.
-const NOT_OURS: [&str; 8] = [
+const NOT_OURS: [&str; 5] = [
     ", enable_2_pc: false",
     ", keep_prepared_txn: false",
     ", ongoing_txn_producer_id: -1",
     ", ongoing_txn_producer_epoch: -1",
-    ", unknown_tagged_fields: {}",
-    "unknown_tagged_fields: {}",
-    ", unknown_tagged_fields: {10000: b\"\\x01\"}",
     " topic_id: 00000000-0000-0000-0000-000000000000,",
 ];
 
 /// Their value in our words.
 fn their_words(text: &str) -> String {
-    let mut text = text.to_owned();
+    let mut text = without_tags(text);
     for field in NOT_OURS {
         let group_offsets = ["OffsetCommit", "OffsetFetch"];
         if !field.contains("topic_id") || group_offsets.iter().any(|name| text.starts_with(name)) {
@@ -253,6 +258,27 @@ fn their_words(text: &str) -> String {
         }
     }
     byte_strings(&text).replace("Some(\"\")", "None").replace("Some([])", "None")
+}
+
+/// Without the lists of tagged fields that they do not know: none, or one of ours.
+fn without_tags(text: &str) -> String {
+    let mut parts = text.split("unknown_tagged_fields: {");
+    let mut left = parts.next().unwrap().to_owned();
+    for part in parts {
+        // In a string of bytes a backslash stands before every quote.
+        let value = part.strip_prefix("10000: b\"").map(|string| {
+            let mut escaped = false;
+            let end = string.find(|c| {
+                let ends = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                ends
+            });
+            &string[end.unwrap() + 1..]
+        });
+        left.truncate(left.strip_suffix(", ").map_or(left.len(), str::len));
+        left.push_str(value.unwrap_or(part).strip_prefix('}').unwrap());
+    }
+    left
 }
 
 /// `b"ab"` as numbers, or, for records, as their length.

@@ -1,9 +1,10 @@
 //! Tests of [`BatchView`]: what verifies, what does not, and why.
 
 use super::*;
+use crate::builder::{BatchBuilder, NewRecord};
 use crate::epoch::LeaderEpoch;
 use crate::header::stamp;
-use crate::kafka_v2::{BatchBuilder, NewRecord};
+use crate::time::Timestamp;
 
 fn batch_of(codec: Compression, values: &[&[u8]]) -> Vec<u8> {
     let mut builder = BatchBuilder::new(codec);

@@ -33,7 +33,7 @@ fn digest_bytes_end_with_the_checksum() {
 
 #[test]
 fn sequences_wrap_behind_the_greatest() {
-    let mut header = BatchHeader::decode(&[0; HEADER_BYTES]);
+    let mut header = BatchHeader::decode(&[0; HEADER_BYTES], Encoding::KafkaV2);
     header.base_sequence = i32::MAX;
     assert_eq!(header.last_sequence(), Some(i32::MAX));
     header.last_offset_delta = 1;
@@ -48,7 +48,10 @@ proptest! {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..32].copy_from_slice(&head);
         bytes[32..].copy_from_slice(&tail);
-        prop_assert_eq!(BatchHeader::decode(&bytes).encode(), bytes);
+        for encoding in [Encoding::KafkaV2, Encoding::Columnar] {
+            bytes[MAGIC_AT] = encoding.magic();
+            prop_assert_eq!(BatchHeader::decode(&bytes, encoding).encode(), bytes);
+        }
     }
 
     #[test]

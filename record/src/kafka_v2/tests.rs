@@ -1,7 +1,8 @@
-//! Claims about [`Records`] that need its inside: it knows what is left, headers can be read twice.
+//! Claims about [`KafkaRecords`] that need its inside: it knows what is left, headers can be read twice.
 
 use super::*;
 use crate::batch::BatchView;
+use crate::builder::{BatchBuilder, NewRecord};
 use crate::compression::Compression;
 use crate::limits::VerifyLimits;
 
@@ -37,7 +38,8 @@ fn a_walk_finds_gaps_and_timestamps() {
     builder.push_at(4, &at(70)).unwrap();
     let bytes = builder.finish().unwrap();
     let view = BatchView::verify(&bytes, &VerifyLimits::DEFAULT).unwrap();
-    let walk = walk(view.plain_records().unwrap(), |timestamp| timestamp < Timestamp(60)).unwrap();
+    let records = KafkaRecords::new(view.header(), view.payload());
+    let walk = walk(records, |timestamp| timestamp < Timestamp(60)).unwrap();
     let expected = Walk {
         max_timestamp: Timestamp(70),
         first_gap: Some(2),

@@ -1,10 +1,11 @@
 //! What a leader refuses, and what it corrects.
 
 use super::*;
+use crate::builder::{BatchBuilder, NewRecord};
 use crate::epoch::ProducerEpoch;
 use crate::header::{Attributes, BatchHeader, HEADER_BYTES};
 use crate::id::ProducerId;
-use crate::kafka_v2::{BatchBuilder, NewRecord, RecordError};
+use crate::kafka_v2::RecordError;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 const HOUR_MS: i64 = 3_600_000;

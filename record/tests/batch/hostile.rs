@@ -3,13 +3,13 @@
 use levada_record::batch::{BatchError, BatchView, next_batch, peek_header};
 use levada_record::header::HEADER_BYTES;
 use levada_record::{
-    Attributes, BatchHeader, Compression, CompressionError, Offset, ProduceRules, RecordError,
-    Timestamp, TopicConfig, VerifyLimits, verify_produced,
+    Attributes, BatchHeader, Compression, CompressionError, Encoding, Offset, ProduceRules,
+    RecordError, Timestamp, TopicConfig, VerifyLimits, verify_produced,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::records::{build, few, header, read, reseal, seal};
+use crate::records::{ENCODINGS, build, encoding, every_form, few, header, read, reseal, seal};
 
 fn verify(bytes: &[u8]) -> Result<BatchView<'_>, BatchError> {
     BatchView::verify(bytes, &VerifyLimits::DEFAULT)
@@ -40,23 +40,23 @@ fn read_every_way(bytes: &[u8]) {
 
 #[test]
 fn every_flipped_bit_is_found_but_those_of_base_offset_and_leader_epoch() {
-    for codec in Compression::ALL {
-        let sound = build(codec, &few());
+    for (encoding, codec) in every_form() {
+        let sound = build(encoding, codec, &few());
         for bit in 0..sound.len() * 8 {
             let mut bytes = sound.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             let stamped = matches!(bit / 8, 0..8 | 12..16);
             // The sign of the base offset is the one stamped bit that makes no sense.
             let expected = stamped && bit != 7;
-            assert_eq!(verify(&bytes).is_ok(), expected, "{codec}, bit {bit}");
+            assert_eq!(verify(&bytes).is_ok(), expected, "{encoding}, {codec}, bit {bit}");
         }
     }
 }
 
 #[test]
 fn every_cut_is_found() {
-    for codec in Compression::ALL {
-        let sound = build(codec, &few());
+    for (encoding, codec) in every_form() {
+        let sound = build(encoding, codec, &few());
         for cut in 0..sound.len() {
             let error = verify(&sound[..cut]).unwrap_err();
             let expected = if cut < HEADER_BYTES {
@@ -71,7 +71,7 @@ fn every_cut_is_found() {
 
 #[test]
 fn a_second_batch_and_a_stray_byte_are_found() {
-    let one = build(Compression::None, &few());
+    let one = build(Encoding::Columnar, Compression::None, &few());
     let two = [one.clone(), one.clone()].concat();
     let error = verify(&two).unwrap_err();
     let batch_bytes = one.len();
@@ -83,12 +83,20 @@ fn a_second_batch_and_a_stray_byte_are_found() {
 
 #[test]
 fn headers_that_make_no_sense_are_refused_for_what_is_wrong() {
-    let sound = build(Compression::None, &few());
+    for encoding in ENCODINGS {
+        check_senseless_headers(encoding);
+    }
+}
+
+fn check_senseless_headers(encoding: Encoding) {
+    let sound = build(encoding, Compression::None, &few());
     let check = |change: fn(&mut BatchHeader), expected: BatchError| {
         let bytes = reseal(&sound, change);
         assert_eq!(verify(&bytes).unwrap_err(), expected);
     };
-    check(|h| h.magic = 1, BatchError::Magic { got: 1 });
+    let mut other = sound.clone();
+    other[16] = 3;
+    assert_eq!(verify(&other).unwrap_err(), BatchError::Magic { got: 3 });
     check(|h| h.base_offset = Offset(-1), offsets(-1, 2));
     check(|h| h.base_offset = Offset(i64::MAX - 2), offsets(i64::MAX - 2, 2));
     check(|h| h.last_offset_delta = -1, offsets(0, -1));
@@ -101,7 +109,7 @@ fn headers_that_make_no_sense_are_refused_for_what_is_wrong() {
         h.last_offset_delta = i32::MAX - 1;
     };
     check(claims, count(i32::MAX, i32::MAX - 1));
-    let compressed = reseal(&build(Compression::Zstd, &few()), claims);
+    let compressed = reseal(&build(encoding, Compression::Zstd, &few()), claims);
     assert_eq!(verify(&compressed).unwrap_err(), count(i32::MAX, i32::MAX - 1));
     for declared_bytes in [48, 0, -1, i32::MIN] {
         let mut bytes = sound.clone();
@@ -128,7 +136,7 @@ fn old_message_sets_are_named_by_their_magic_however_short() {
 
 #[test]
 fn a_batch_above_the_limit_is_refused_before_its_bytes_are_there() {
-    let bytes = build(Compression::None, &few());
+    let bytes = build(Encoding::KafkaV2, Compression::None, &few());
     let limits = VerifyLimits { max_batch_bytes: 100, ..VerifyLimits::DEFAULT };
     let expected = BatchError::TooLarge { got_bytes: bytes.len(), max_bytes: 100 };
     assert_eq!(BatchView::verify(&bytes[..70], &limits).unwrap_err(), expected);
@@ -255,9 +263,10 @@ proptest! {
     #[test]
     fn random_records_behind_a_sound_header_never_panic(
         payload in vec(any::<u8>(), 0..200), count in 0..40i32, delta: i32, attributes in 0..64i16,
-        base: i64, base_timestamp: i64,
+        base: i64, base_timestamp: i64, encoding in encoding(),
     ) {
         let mut header = header(Compression::None, count);
+        header.encoding = encoding;
         header.last_offset_delta = delta;
         header.attributes = Attributes(attributes);
         header.base_offset = Offset(base);

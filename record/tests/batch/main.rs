@@ -2,6 +2,8 @@
 //! Everything goes through the crate's public door.
 
 #[cfg(test)]
+mod columns;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod oracle;

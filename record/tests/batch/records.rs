@@ -1,11 +1,11 @@
 //! Records by chance, and batches made of them by hand.
 
 use levada_record::batch::{BatchError, BatchView};
-use levada_record::checksum::crc32c;
-use levada_record::header::{BatchHeader, HEADER_BYTES, MAGIC_KAFKA_V2, NO_SEQUENCE};
+use levada_record::checksum::batch_checksum;
+use levada_record::header::{BatchHeader, NO_SEQUENCE};
 use levada_record::limits::INFLATED_BYTES_MAX_DEFAULT;
 use levada_record::{
-    Attributes, BatchBuilder, Compression, LeaderEpoch, NewRecord, Offset, ProducerEpoch,
+    Attributes, BatchBuilder, Compression, Encoding, LeaderEpoch, NewRecord, Offset, ProducerEpoch,
     ProducerId, RecordHeader, Timestamp, VerifyLimits,
 };
 use proptest::collection::vec;
@@ -67,8 +67,19 @@ pub(crate) fn push(builder: &mut BatchBuilder, record: &Owned) {
         .unwrap();
 }
 
-pub(crate) fn build(codec: Compression, records: &[Owned]) -> Vec<u8> {
-    let mut builder = BatchBuilder::new(codec);
+pub(crate) const ENCODINGS: [Encoding; 2] = [Encoding::KafkaV2, Encoding::Columnar];
+
+pub(crate) fn encoding() -> impl Strategy<Value = Encoding> {
+    proptest::sample::select(&ENCODINGS[..])
+}
+
+/// Every encoding with every codec.
+pub(crate) fn every_form() -> impl Iterator<Item = (Encoding, Compression)> {
+    ENCODINGS.into_iter().flat_map(|encoding| Compression::ALL.map(|codec| (encoding, codec)))
+}
+
+pub(crate) fn build(encoding: Encoding, codec: Compression, records: &[Owned]) -> Vec<u8> {
+    let mut builder = BatchBuilder::encoded(encoding, codec);
     for record in records {
         push(&mut builder, record);
     }
@@ -123,7 +134,7 @@ pub(crate) fn header(codec: Compression, record_count: i32) -> BatchHeader {
         base_offset: Offset::ZERO,
         length_bytes: 0,
         leader_epoch: LeaderEpoch::NONE,
-        magic: MAGIC_KAFKA_V2,
+        encoding: Encoding::KafkaV2,
         checksum: 0,
         attributes: Attributes::new(codec),
         last_offset_delta: record_count - 1,
@@ -138,15 +149,21 @@ pub(crate) fn header(codec: Compression, record_count: i32) -> BatchHeader {
 
 /// Puts header and payload together with the right length and checksum: what a liar would do.
 pub(crate) fn seal(mut header: BatchHeader, payload: &[u8]) -> Vec<u8> {
-    header.length_bytes = i32::try_from(HEADER_BYTES - 12 + payload.len()).unwrap();
-    let checked: Vec<u8> = header.encode()[21..].iter().chain(payload).copied().collect();
-    header.checksum = crc32c(&checked);
-    header.encode().iter().chain(payload).copied().collect()
+    let payload_at = header.encoding.payload_at();
+    header.length_bytes = i32::try_from(payload_at - 12 + payload.len()).unwrap();
+    let whole = |header: &BatchHeader| {
+        let mut bytes = header.encode().to_vec();
+        bytes.resize(payload_at, 0);
+        bytes.extend_from_slice(payload);
+        bytes
+    };
+    header.checksum = batch_checksum(&whole(&header));
+    whole(&header)
 }
 
 /// The batch in `bytes` with its header changed and its checksum made right again.
 pub(crate) fn reseal(bytes: &[u8], change: impl FnOnce(&mut BatchHeader)) -> Vec<u8> {
     let mut header = BatchHeader::parse(bytes).unwrap();
     change(&mut header);
-    seal(header, &bytes[HEADER_BYTES..])
+    seal(header, &bytes[header.encoding.payload_at()..])
 }

@@ -5,12 +5,12 @@ use levada_record::header::{
     digest_header_bytes, rewrite_log_append_time, rewrite_max_timestamp, stamp,
 };
 use levada_record::{
-    BatchBuilder, BuildError, Compression, LeaderEpoch, NewRecord, Offset, ProducerEpoch,
+    BatchBuilder, BuildError, Compression, Encoding, LeaderEpoch, NewRecord, Offset, ProducerEpoch,
     ProducerId, Timestamp, TimestampType, VerifyLimits,
 };
 use proptest::prelude::*;
 
-use crate::records::{build, codec, few, push, read, records};
+use crate::records::{ENCODINGS, build, codec, encoding, every_form, few, push, read, records};
 
 fn verify(bytes: &[u8]) -> BatchView<'_> {
     BatchView::verify(bytes, &VerifyLimits::DEFAULT).unwrap()
@@ -20,8 +20,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn records_survive_every_codec(records in records(), codec in codec()) {
-        let bytes = build(codec, &records);
+    fn records_survive_every_encoding_and_codec(
+        records in records(), encoding in encoding(), codec in codec(),
+    ) {
+        let bytes = build(encoding, codec, &records);
         let read = read(&bytes).unwrap();
         for (index, (offset, _)) in read.iter().enumerate() {
             prop_assert_eq!(*offset, Offset(i64::try_from(index).unwrap()));
@@ -36,9 +38,10 @@ proptest! {
 
     #[test]
     fn stamping_keeps_the_checksum_right(
-        records in records(), codec in codec(), base in 0..i64::MAX / 2, epoch: i32,
+        records in records(), encoding in encoding(), codec in codec(), base in 0..i64::MAX / 2,
+        epoch: i32,
     ) {
-        let mut bytes = build(codec, &records);
+        let mut bytes = build(encoding, codec, &records);
         let before = *verify(&bytes).header();
         stamp(&mut bytes, Offset(base), LeaderEpoch(epoch));
         let view = verify(&bytes);
@@ -52,8 +55,8 @@ proptest! {
 
 #[test]
 fn append_time_replaces_every_timestamp_and_keeps_the_checksum_right() {
-    for codec in Compression::ALL {
-        let mut bytes = build(codec, &few());
+    for (encoding, codec) in every_form() {
+        let mut bytes = build(encoding, codec, &few());
         rewrite_log_append_time(&mut bytes, Timestamp(42));
         let header = *verify(&bytes).header();
         assert_eq!(header.attributes.timestamp_type(), TimestampType::LogAppendTime);
@@ -67,15 +70,17 @@ fn append_time_replaces_every_timestamp_and_keeps_the_checksum_right() {
 
 #[test]
 fn a_corrected_max_timestamp_keeps_the_checksum_right() {
-    let mut bytes = build(Compression::None, &few());
-    rewrite_max_timestamp(&mut bytes, Timestamp(7));
-    assert_eq!(verify(&bytes).header().max_timestamp, Timestamp(7));
+    for encoding in ENCODINGS {
+        let mut bytes = build(encoding, Compression::None, &few());
+        rewrite_max_timestamp(&mut bytes, Timestamp(7));
+        assert_eq!(verify(&bytes).header().max_timestamp, Timestamp(7));
+    }
 }
 
 #[test]
 fn batches_follow_one_another_and_a_cut_off_tail_is_told_apart() {
-    let one = build(Compression::Zstd, &few());
-    let two = build(Compression::None, &few());
+    let one = build(Encoding::KafkaV2, Compression::Zstd, &few());
+    let two = build(Encoding::Columnar, Compression::None, &few());
     let both = [one.clone(), two.clone()].concat();
     let (first, rest) = next_batch(&both, &VerifyLimits::DEFAULT).unwrap().unwrap();
     assert_eq!(first.bytes(), one);
@@ -114,14 +119,18 @@ fn the_header_holds_what_the_builder_was_told() {
 
 #[test]
 fn compacted_batches_keep_their_gaps() {
-    let mut builder = BatchBuilder::new(Compression::None).at(Offset(100), LeaderEpoch(1));
-    builder.push_at(2, &NewRecord::default()).unwrap();
-    builder.push_at(7, &NewRecord::default()).unwrap();
-    let refused = builder.push_at(7, &NewRecord::default());
-    assert_eq!(refused, Err(BuildError::OffsetDelta { got: 7, previous: 7 }));
-    let offsets: Vec<Offset> =
-        read(&builder.finish().unwrap()).unwrap().into_iter().map(|(offset, _)| offset).collect();
-    assert_eq!(offsets, [Offset(102), Offset(107)]);
+    for encoding in ENCODINGS {
+        let mut builder =
+            BatchBuilder::encoded(encoding, Compression::None).at(Offset(100), LeaderEpoch(1));
+        builder.push(&NewRecord::default()).unwrap();
+        builder.push_at(2, &NewRecord::default()).unwrap();
+        builder.push_at(7, &NewRecord::default()).unwrap();
+        let refused = builder.push_at(7, &NewRecord::default());
+        assert_eq!(refused, Err(BuildError::OffsetDelta { got: 7, previous: 7 }));
+        let read = read(&builder.finish().unwrap()).unwrap();
+        let offsets: Vec<Offset> = read.into_iter().map(|(offset, _)| offset).collect();
+        assert_eq!(offsets, [Offset(100), Offset(102), Offset(107)]);
+    }
 }
 
 #[test]

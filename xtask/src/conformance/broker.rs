@@ -16,10 +16,10 @@ const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// Which broker.
 pub(crate) enum BrokerKind {
-    /// `binary` is `levada`.
-    Levada { binary: PathBuf },
-    /// `jars` is the directory of Apache Kafka's jars.
-    Apache { jars: PathBuf },
+    /// `binary` is `levada`; `arguments` go to `levada dev`.
+    Levada { binary: PathBuf, arguments: Vec<String> },
+    /// `jars` is the directory of Apache Kafka's jars; `properties` are added to its file, `jvm` are options of Java.
+    Apache { jars: PathBuf, properties: Vec<String>, jvm: Vec<String> },
 }
 
 /// A running broker; killed when dropped.
@@ -36,15 +36,21 @@ pub(crate) struct Broker {
 /// # Errors
 /// When it does not build.
 pub(crate) fn build(debug: bool) -> anyhow::Result<PathBuf> {
+    build_with(if debug { &[] } else { &["--release"] })
+}
+
+/// The same with these arguments for cargo.
+///
+/// # Errors
+/// When it does not build.
+pub(crate) fn build_with(arguments: &[&str]) -> anyhow::Result<PathBuf> {
     eprintln!("building levada");
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .args(["build", "--package", "levada-cli", "--message-format", "json-render-diagnostics"])
+        .args(arguments)
         .current_dir(super::root())
         .stderr(Stdio::inherit());
-    if !debug {
-        command.arg("--release");
-    }
     let output = command.output().context("run cargo build")?;
     ensure!(output.status.success(), "levada does not build");
     let executable = String::from_utf8_lossy(&output.stdout)
@@ -61,6 +67,18 @@ impl Broker {
     /// # Errors
     /// When it does not start within the time limit; the end of its log is in the error.
     pub(crate) fn start(kind: &BrokerKind, directory: &Path) -> anyhow::Result<Self> {
+        Self::start_on(kind, directory, None)
+    }
+
+    /// The same, bound to one CPU.
+    ///
+    /// # Errors
+    /// As [`Broker::start`].
+    pub(crate) fn start_on(
+        kind: &BrokerKind,
+        directory: &Path,
+        cpu: Option<u16>,
+    ) -> anyhow::Result<Self> {
         if directory.exists() {
             fs::remove_dir_all(directory)
                 .with_context(|| format!("empty {}", directory.display()))?;
@@ -69,14 +87,27 @@ impl Broker {
         let port = free_port()?;
         let address = format!("127.0.0.1:{port}");
         let command: Box<dyn Fn() -> Command> = match kind {
-            BrokerKind::Levada { binary } => levada(binary, directory, &address),
-            BrokerKind::Apache { jars } => apache(jars, directory, port)?,
+            BrokerKind::Levada { binary, arguments } => {
+                levada(binary, arguments, directory, &address)
+            }
+            BrokerKind::Apache { jars, properties, jvm } => {
+                apache(jars, properties, jvm, directory, port)?
+            }
+        };
+        let command: Box<dyn Fn() -> Command> = match cpu {
+            Some(cpu) => Box::new(move || bound(&command(), cpu)),
+            None => command,
         };
         let log = directory.join("broker.log");
         let child = spawn(&command, &log)?;
         let mut broker = Self { child, address, command, log };
         broker.wait_until_ready()?;
         Ok(broker)
+    }
+
+    /// Of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// `host:port`.
@@ -141,18 +172,38 @@ fn free_port() -> anyhow::Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-fn levada(binary: &Path, directory: &Path, address: &str) -> Box<dyn Fn() -> Command> {
+/// The same program, which is then the process itself, on one CPU.
+fn bound(command: &Command, cpu: u16) -> Command {
+    let mut taskset = Command::new("taskset");
+    taskset.args(["-c", &cpu.to_string()]).arg(command.get_program()).args(command.get_args());
+    taskset
+}
+
+fn levada(
+    binary: &Path,
+    arguments: &[String],
+    directory: &Path,
+    address: &str,
+) -> Box<dyn Fn() -> Command> {
     let (binary, data, address) = (binary.to_owned(), directory.join("data"), address.to_owned());
+    let arguments = arguments.to_vec();
     Box::new(move || {
         let mut command = Command::new(&binary);
-        command.args(["dev", "--listen", &address, "--data-dir"]).arg(&data);
+        command.args(["dev", "--listen", &address, "--data-dir"]).arg(&data).args(&arguments);
         command
     })
 }
 
-fn apache(jars: &Path, directory: &Path, port: u16) -> anyhow::Result<Box<dyn Fn() -> Command>> {
+fn apache(
+    jars: &Path,
+    properties: &[String],
+    jvm: &[String],
+    directory: &Path,
+    port: u16,
+) -> anyhow::Result<Box<dyn Fn() -> Command>> {
     const CLUSTER_ID: &str = "AAAAAAAAAAAAAAAAAAAAAg";
     let controller = free_port()?;
+    let added = properties.join("\n");
     let properties = directory.join("server.properties");
     let data = directory.join("data");
     let text = format!(
@@ -168,7 +219,8 @@ fn apache(jars: &Path, directory: &Path, port: u16) -> anyhow::Result<Box<dyn Fn
          transaction.state.log.replication.factor=1\n\
          transaction.state.log.min.isr=1\n\
          transaction.state.log.num.partitions=4\n\
-         group.initial.rebalance.delay.ms=0\n",
+         group.initial.rebalance.delay.ms=0\n\
+         {added}\n",
         data.display()
     );
     fs::write(&properties, text).with_context(|| format!("write {}", properties.display()))?;
@@ -180,9 +232,10 @@ fn apache(jars: &Path, directory: &Path, port: u16) -> anyhow::Result<Box<dyn Fn
         .args(["kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c"])
         .arg(&properties);
     super::command::run(&mut format, b"", START_LIMIT).context("format Apache Kafka's storage")?;
+    let jvm = jvm.to_vec();
     Ok(Box::new(move || {
         let mut command = Command::new("java");
-        command.args(["-Xmx512m", "-cp"]).arg(&class_path).arg("kafka.Kafka").arg(&properties);
+        command.args(&jvm).arg("-cp").arg(&class_path).arg("kafka.Kafka").arg(&properties);
         command
     }))
 }

@@ -35,7 +35,10 @@ impl Fixture {
     }
 
     fn push(&mut self, values: &[&str]) {
-        let mut builder = BatchBuilder::new(Compression::Lz4);
+        // Now one encoding, now the other.
+        let even = self.deliveries.len().is_multiple_of(2);
+        let encoding = if even { Encoding::KafkaV2 } else { Encoding::Columnar };
+        let mut builder = BatchBuilder::encoded(encoding, Compression::Lz4);
         let ticket = Ticket::for_test();
         for (value, index) in values.iter().zip(0..) {
             let value = Some(value.as_bytes());
@@ -49,7 +52,7 @@ impl Fixture {
     fn send(&mut self) -> Vec<(u64, Bytes)> {
         let mut sent = Vec::new();
         while self.lane.sendable(self.now_ms) {
-            sent.extend(self.lane.send_next());
+            sent.extend(self.lane.send_next(Encoding::Columnar));
         }
         sent
     }
@@ -212,9 +215,11 @@ fn a_batch_that_is_too_large_is_cut_until_it_fits() {
 #[test]
 fn a_single_record_that_is_too_large_fails_alone() {
     let mut fixture = Fixture::new();
-    fixture.push(&["abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"]);
+    let parts = (0..80u32).map(|n| n.wrapping_mul(2_654_435_761).to_string());
+    let long = parts.collect::<Vec<_>>().concat();
+    fixture.push(&[&long]);
     fixture.push(&["b"]);
-    fixture.max_bytes = 120;
+    fixture.max_bytes = 250;
     fixture.settle();
     assert_eq!(fixture.log, ["b"]);
     assert_eq!(fixture.offsets(), [-1, 0]);
@@ -268,4 +273,25 @@ fn sequences_wrap_to_zero() {
     assert_eq!(sequence_after(i32::MAX, 1), 0);
     assert_eq!(sequence_after(i32::MAX - 1, 1), i32::MAX);
     assert_eq!(sequence_after(5, 3), 8);
+}
+
+/// The broker that was asked takes columns, the leader of this partition does not.
+#[test]
+fn a_leader_without_columns_gets_the_same_records_as_kafka_has_them() {
+    let mut lane = Lane::new(Arc::from("t"), 0, true, 5);
+    assert!(lane.set_identity(identity(1)));
+    let mut builder = BatchBuilder::encoded(Encoding::Columnar, Compression::Lz4);
+    for value in ["one", "two"] {
+        let value = Some(value.as_bytes());
+        builder.push(&NewRecord { value, timestamp: Timestamp(5), ..Default::default() }).unwrap();
+    }
+    lane.push(builder, Ticket::for_test(), 0);
+    let (_, bytes) = lane.send_next(Encoding::KafkaV2).unwrap();
+    let (view, _) = next_batch(&bytes, &VerifyLimits::DEFAULT).unwrap().unwrap();
+    assert_eq!((view.encoding(), view.codec()), (Encoding::KafkaV2, Compression::Lz4));
+    assert_eq!((view.header().producer_id, view.header().base_sequence), (identity(1).id, 0));
+    let mut scratch = Vec::new();
+    let records = view.records(&mut scratch, 1 << 20).unwrap();
+    let values: Vec<_> = records.map(|record| record.unwrap().value.unwrap().to_vec()).collect();
+    assert_eq!(values, [b"one", b"two"]);
 }

@@ -11,7 +11,7 @@ use super::ApiKey;
 
 /// Hash of the definition this file was made from.
 #[cfg(test)]
-pub(super) const SCHEMA_HASH: &str = "09a108ae537499e4";
+pub(super) const SCHEMA_HASH: &str = "f16dc52552ca4ed3";
 
 const VERSIONS: (i16, i16) = (0, 13);
 const FLEXIBLE_FROM: i16 = 9;
@@ -33,6 +33,10 @@ pub struct MetadataRequest<'a> {
     ///
     /// From version 8 on.
     pub include_topic_authorized_operations: bool,
+    /// Levada's own: 1 when the client connects to single shards.
+    ///
+    /// From version 9 on.
+    pub levada_ports: i8,
 }
 
 impl Default for MetadataRequest<'_> {
@@ -42,6 +46,7 @@ impl Default for MetadataRequest<'_> {
             allow_auto_topic_creation: true,
             include_cluster_authorized_operations: false,
             include_topic_authorized_operations: false,
+            levada_ports: 0,
         }
     }
 }
@@ -53,7 +58,7 @@ impl<'a> MetadataRequest<'a> {
     /// [`DecodeError`] says where the bytes are not such a body.
     pub fn decode(r: &mut Reader<'a>, version: i16) -> Result<Self, DecodeError> {
         r.begin("MetadataRequest", version, VERSIONS, FLEXIBLE_FROM)?;
-        let this = Self {
+        let mut this = Self {
             topics: r.optional_array(version >= 1, 2, version, MetadataRequestTopic::decode)?,
             allow_auto_topic_creation: if version >= 4 { r.bool()? } else { true },
             include_cluster_authorized_operations: if (8..=10).contains(&version) {
@@ -62,8 +67,15 @@ impl<'a> MetadataRequest<'a> {
                 false
             },
             include_topic_authorized_operations: if version >= 8 { r.bool()? } else { false },
+            levada_ports: 0,
         };
-        r.skip_tags()?;
+        let mut tags = r.tags()?;
+        while let Some((tag, mut value)) = tags.next(r)? {
+            if tag == 10000 {
+                this.levada_ports = value.i8()?;
+                r.end_tag(value)?;
+            }
+        }
         Ok(this)
     }
 
@@ -89,7 +101,14 @@ impl<'a> MetadataRequest<'a> {
         } else if self.include_topic_authorized_operations {
             w.refuse("MetadataRequest.include_topic_authorized_operations");
         }
-        w.no_tags();
+        if w.is_flexible() {
+            let tags = w.begin_tags();
+            if self.levada_ports != 0 {
+                let tag = w.begin_tag(&tags, 10000);
+                w.i8(self.levada_ports);
+                w.end_tag(tag);
+            }
+        }
     }
 }
 
@@ -378,6 +397,10 @@ pub struct MetadataResponsePartition {
     ///
     /// From version 5 on.
     pub offline_replicas: Vec<i32>,
+    /// Levada's own: port of the leader's shard that has the partition, 0 for none of its own.
+    ///
+    /// From version 9 on.
+    pub levada_port: i32,
 }
 
 impl Default for MetadataResponsePartition {
@@ -390,13 +413,14 @@ impl Default for MetadataResponsePartition {
             replica_nodes: Vec::new(),
             isr_nodes: Vec::new(),
             offline_replicas: Vec::new(),
+            levada_port: 0,
         }
     }
 }
 
 impl MetadataResponsePartition {
     fn decode(r: &mut Reader<'_>, version: i16) -> Result<Self, DecodeError> {
-        let this = Self {
+        let mut this = Self {
             error_code: r.i16()?,
             partition_index: r.i32()?,
             leader_id: r.i32()?,
@@ -408,8 +432,15 @@ impl MetadataResponsePartition {
             } else {
                 Vec::new()
             },
+            levada_port: 0,
         };
-        r.skip_tags()?;
+        let mut tags = r.tags()?;
+        while let Some((tag, mut value)) = tags.next(r)? {
+            if tag == 10000 {
+                this.levada_port = value.i32()?;
+                r.end_tag(value)?;
+            }
+        }
         Ok(this)
     }
 
@@ -434,6 +465,13 @@ impl MetadataResponsePartition {
                 w.i32(*item);
             }
         }
-        w.no_tags();
+        if w.is_flexible() {
+            let tags = w.begin_tags();
+            if self.levada_port != 0 {
+                let tag = w.begin_tag(&tags, 10000);
+                w.i32(self.levada_port);
+                w.end_tag(tag);
+            }
+        }
     }
 }

@@ -1,20 +1,20 @@
-//! Records into the bytes of one batch. `[P]`
+//! Records into the bytes of one batch, in either encoding. `[P]`
 
-use crate::checksum::crc32c;
+use crate::checksum::batch_checksum;
+use crate::columnar::Columns;
 use crate::compression::Compression;
 use crate::epoch::{LeaderEpoch, ProducerEpoch};
 use crate::header::{
-    Attributes, BatchHeader, CHECKED_FROM, HEADER_BYTES, MAGIC_KAFKA_V2, NO_SEQUENCE,
-    UNCOUNTED_BYTES,
+    Attributes, BatchHeader, Encoding, HEADER_BYTES, NO_SEQUENCE, UNCOUNTED_BYTES,
 };
 use crate::id::ProducerId;
-use crate::kafka_v2::RecordHeader;
+use crate::kafka_v2::RecordParts;
 use crate::offset::Offset;
+use crate::records::RecordHeader;
 use crate::time::Timestamp;
-use crate::varint::{put_varint, put_varlong, varlong_bytes};
 
 /// Most bytes of a batch that its length field can tell.
-const BATCH_BYTES_MAX: usize = i32::MAX as usize;
+pub(crate) const BATCH_BYTES_MAX: usize = i32::MAX as usize;
 
 /// A record to be.
 #[derive(Debug, Clone, Copy, Default)]
@@ -65,11 +65,11 @@ pub enum BuildError {
 /// Collects records and writes one batch.
 ///
 /// The header says base offset 0 and no leader epoch, as producers send it, unless told otherwise.
-/// An uncompressed batch is built in place: nothing is copied at the end.
+/// An uncompressed batch is built in place: keys and values are copied once, into the batch or into
+/// their column.
 #[derive(Debug, Clone)]
 pub struct BatchBuilder {
-    /// Space for the header, then the records.
-    bytes: Vec<u8>,
+    body: Body,
     codec: Compression,
     attributes: Attributes,
     base_offset: Offset,
@@ -83,11 +83,66 @@ pub struct BatchBuilder {
     record_count: i32,
 }
 
+#[derive(Debug, Clone)]
+enum Body {
+    /// Space for the header, then the records.
+    Kafka(Vec<u8>),
+    Columnar(Box<Columns>),
+}
+
+impl Body {
+    fn new(encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::KafkaV2 => Body::Kafka(vec![0; HEADER_BYTES]),
+            Encoding::Columnar => Body::Columnar(Box::new(Columns::new())),
+        }
+    }
+
+    fn encoding(&self) -> Encoding {
+        match self {
+            Body::Kafka(_) => Encoding::KafkaV2,
+            Body::Columnar(_) => Encoding::Columnar,
+        }
+    }
+
+    fn push(
+        &mut self,
+        offset_delta: i32,
+        timestamp_delta: i64,
+        record: &NewRecord<'_>,
+    ) -> Result<(), BuildError> {
+        match self {
+            Body::Kafka(out) => {
+                let headers = record.headers.iter().copied();
+                let (key, value) = (record.key, record.value);
+                let parts = RecordParts { offset_delta, timestamp_delta, key, value, headers };
+                let bytes = parts.bytes();
+                check_size(out.len().saturating_add(bytes.total))?;
+                parts.write(bytes, out);
+            }
+            Body::Columnar(columns) => {
+                check_size(columns.bytes_with(record))?;
+                columns.push(offset_delta, timestamp_delta, record);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_size(bytes: usize) -> Result<(), BuildError> {
+    if bytes > BATCH_BYTES_MAX { Err(BuildError::TooLarge { bytes }) } else { Ok(()) }
+}
+
 impl BatchBuilder {
-    /// An empty batch.
+    /// An empty batch of Kafka's records.
     pub fn new(codec: Compression) -> Self {
+        Self::encoded(Encoding::KafkaV2, codec)
+    }
+
+    /// An empty batch in that encoding.
+    pub fn encoded(encoding: Encoding, codec: Compression) -> Self {
         BatchBuilder {
-            bytes: vec![0; HEADER_BYTES],
+            body: Body::new(encoding),
             codec,
             attributes: Attributes::new(codec),
             base_offset: Offset::ZERO,
@@ -105,7 +160,10 @@ impl BatchBuilder {
     /// Reserves room for `bytes` of records.
     #[must_use]
     pub fn with_capacity(mut self, bytes: usize) -> Self {
-        self.bytes.reserve(bytes);
+        match &mut self.body {
+            Body::Kafka(out) => out.reserve(bytes),
+            Body::Columnar(columns) => columns.reserve(bytes),
+        }
         self
     }
 
@@ -164,15 +222,7 @@ impl BatchBuilder {
             .0
             .checked_sub(base.0)
             .ok_or(BuildError::Timestamp { got: record.timestamp, base })?;
-        let body_bytes = body_bytes(offset_delta, timestamp_delta, record);
-        let prefix_bytes = length_bytes(Some(body_bytes));
-        let bytes = self.bytes.len().saturating_add(prefix_bytes).saturating_add(body_bytes);
-        if bytes > BATCH_BYTES_MAX {
-            return Err(BuildError::TooLarge { bytes });
-        }
-        self.bytes.reserve(prefix_bytes + body_bytes);
-        write_record(&mut self.bytes, body_bytes, offset_delta, timestamp_delta, record);
-        debug_assert_eq!(self.bytes.len(), bytes, "a record was announced with another length");
+        self.body.push(offset_delta, timestamp_delta, record)?;
         self.base_timestamp = base;
         self.max_timestamp = match self.record_count {
             0 => record.timestamp,
@@ -188,9 +238,18 @@ impl BatchBuilder {
         self.record_count.unsigned_abs()
     }
 
-    /// Bytes of the batch without compression, header included.
+    /// How its records are encoded.
+    pub fn encoding(&self) -> Encoding {
+        self.body.encoding()
+    }
+
+    /// Most bytes of the batch without compression, header included; of Kafka's records exactly so
+    /// many.
     pub fn uncompressed_bytes(&self) -> usize {
-        self.bytes.len()
+        match &self.body {
+            Body::Kafka(out) => out.len(),
+            Body::Columnar(columns) => columns.bytes(),
+        }
     }
 
     /// The finished batch.
@@ -202,13 +261,19 @@ impl BatchBuilder {
         if self.record_count == 0 {
             return Err(BuildError::Empty);
         }
+        let encoding = self.body.encoding();
+        let plain = match self.body {
+            Body::Kafka(out) => out,
+            Body::Columnar(columns) => columns.finish(),
+        };
         let mut bytes = if self.codec == Compression::None {
-            self.bytes
+            plain
         } else {
-            let records = self.bytes.get(HEADER_BYTES..).unwrap_or_default();
-            let mut compressed = Vec::with_capacity(HEADER_BYTES + records.len() / 2);
-            compressed.resize(HEADER_BYTES, 0);
-            self.codec.compress(records, &mut compressed);
+            let payload_at = encoding.payload_at();
+            let payload = plain.get(payload_at..).unwrap_or_default();
+            let mut compressed = Vec::with_capacity(payload_at + payload.len() / 2);
+            compressed.resize(payload_at, 0);
+            self.codec.compress(payload, &mut compressed);
             compressed
         };
         let length_bytes = i32::try_from(bytes.len() - UNCOUNTED_BYTES)
@@ -217,7 +282,7 @@ impl BatchBuilder {
             base_offset: self.base_offset,
             length_bytes,
             leader_epoch: self.leader_epoch,
-            magic: MAGIC_KAFKA_V2,
+            encoding,
             checksum: 0,
             attributes: self.attributes,
             last_offset_delta: self.last_offset_delta,
@@ -229,76 +294,14 @@ impl BatchBuilder {
             record_count: self.record_count,
         };
         write_header(&mut bytes, &header);
-        header.checksum = crc32c(bytes.get(CHECKED_FROM..).unwrap_or_default());
+        header.checksum = batch_checksum(&bytes);
         write_header(&mut bytes, &header);
         Ok(bytes)
     }
 }
 
-fn write_header(bytes: &mut [u8], header: &BatchHeader) {
+pub(crate) fn write_header(bytes: &mut [u8], header: &BatchHeader) {
     for (byte, encoded) in bytes.iter_mut().zip(header.encode()) {
         *byte = encoded;
-    }
-}
-
-/// Bytes of a length in front of something `bytes` long, or of the -1 for nothing.
-fn length_bytes(bytes: Option<usize>) -> usize {
-    bytes.map_or(1, |bytes| varlong_bytes(i64::try_from(bytes).unwrap_or(i64::MAX)))
-}
-
-fn nullable_bytes(bytes: Option<&[u8]>) -> usize {
-    length_bytes(bytes.map(<[u8]>::len)) + bytes.map_or(0, <[u8]>::len)
-}
-
-fn body_bytes(offset_delta: i32, timestamp_delta: i64, record: &NewRecord<'_>) -> usize {
-    let headers: usize = record
-        .headers
-        .iter()
-        .map(|header| nullable_bytes(Some(header.key)) + nullable_bytes(header.value))
-        .fold(length_bytes(Some(record.headers.len())), usize::saturating_add);
-    [
-        1,
-        varlong_bytes(timestamp_delta),
-        varlong_bytes(i64::from(offset_delta)),
-        nullable_bytes(record.key),
-        nullable_bytes(record.value),
-        headers,
-    ]
-    .into_iter()
-    .fold(0, usize::saturating_add)
-}
-
-fn write_record(
-    out: &mut Vec<u8>,
-    body_bytes: usize,
-    offset_delta: i32,
-    timestamp_delta: i64,
-    record: &NewRecord<'_>,
-) {
-    put_length(out, body_bytes);
-    out.push(0);
-    put_varlong(out, timestamp_delta);
-    put_varint(out, offset_delta);
-    put_nullable(out, record.key);
-    put_nullable(out, record.value);
-    put_length(out, record.headers.len());
-    for header in record.headers {
-        put_nullable(out, Some(header.key));
-        put_nullable(out, header.value);
-    }
-}
-
-/// `push_at` has held the sum of all lengths against [`BATCH_BYTES_MAX`].
-fn put_length(out: &mut Vec<u8>, bytes: usize) {
-    put_varlong(out, i64::try_from(bytes).unwrap_or(i64::MAX));
-}
-
-fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
-    match bytes {
-        None => put_varint(out, -1),
-        Some(bytes) => {
-            put_length(out, bytes.len());
-            out.extend_from_slice(bytes);
-        }
     }
 }
