@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn the_share_of_noise_is_what_was_asked_for() {
-        for (random, least, most) in [(0.0, 0, 24), (0.5, 480, 530), (1.0, 960, 1000)] {
+        // The stamp, all zeros here, lies over the first bytes; a byte of noise is 0 now and then.
+        for (random, least, most) in [(0.0, 0, 0), (0.5, 460, 476), (1.0, 955, 976)] {
             let mut pool = Pool::new(1, 1000, random, 3);
             let stamp = Stamp { run: 0, producer: 0, sequence: 0, intended_ns: 0 };
             let noise = pool.stamped(&stamp).iter().filter(|byte| **byte != 0).count();

@@ -1,5 +1,6 @@
 //! What to do next, for errors that people meet.
 
+use levada_bench::BenchError;
 use levada_client::{ClientError, ConnectError, Refusal};
 use levada_protocol::kafka::ErrorCode;
 
@@ -26,7 +27,12 @@ pub(crate) fn what_next(error: &anyhow::Error, bootstrap: &str) -> Option<String
         if let Some(refusal) = cause.downcast_ref::<Refusal>() {
             return about_refusal(refusal.code);
         }
-        match cause.downcast_ref::<ClientError>() {
+        let bench = cause.downcast_ref::<BenchError>();
+        let client = bench.and_then(|error| match error {
+            BenchError::Client(error) => Some(error),
+            _ => None,
+        });
+        match client.or_else(|| cause.downcast_ref::<ClientError>()) {
             Some(ClientError::Connect(error)) => about_connection(error, bootstrap),
             Some(ClientError::Refused { refusal, .. }) => about_refusal(refusal.code),
             _ => None,

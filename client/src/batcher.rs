@@ -188,13 +188,22 @@ impl Batcher {
     }
 
     /// Takes the ready batches, those that have lingered, and with `all` the rest too. Per
-    /// partition in the order in which they were opened.
-    pub(crate) fn take(&mut self, now_ms: u64, all: bool) -> Vec<ReadyBatch> {
+    /// partition in the order in which they were opened. A batch that has lingered stays open while
+    /// its partition is `held_up`: closed it could not leave either, open it can grow.
+    pub(crate) fn take(
+        &mut self,
+        now_ms: u64,
+        all: bool,
+        held_up: impl Fn(&Arc<str>, i32) -> bool,
+    ) -> Vec<ReadyBatch> {
         for lanes in self.topics.values_mut() {
+            let lingered = |partition: i32, open: &OpenBatch| {
+                open.opened_ms + self.linger_ms <= now_ms && !held_up(&lanes.topic, partition)
+            };
             let due: Vec<i32> = lanes
                 .open
                 .iter()
-                .filter(|(_, open)| all || open.opened_ms + self.linger_ms <= now_ms)
+                .filter(|(partition, open)| all || lingered(**partition, open))
                 .map(|(partition, _)| *partition)
                 .collect();
             for partition in due {
@@ -204,10 +213,12 @@ impl Batcher {
         mem::take(&mut self.ready)
     }
 
-    /// When the next open batch will have lingered long enough.
-    pub(crate) fn next_due_ms(&self) -> Option<u64> {
-        let open = self.topics.values().flat_map(|lanes| lanes.open.values());
-        open.map(|open| open.opened_ms + self.linger_ms).min()
+    /// When the next open batch will have lingered long enough, of partitions that are not `held_up`.
+    pub(crate) fn next_due_ms(&self, held_up: impl Fn(&Arc<str>, i32) -> bool) -> Option<u64> {
+        let open = self.topics.values().flat_map(|lanes| {
+            lanes.open.iter().filter(|(partition, _)| !held_up(&lanes.topic, **partition))
+        });
+        open.map(|(_, open)| open.opened_ms + self.linger_ms).min()
     }
 }
 
@@ -260,6 +271,10 @@ mod tests {
         batcher
     }
 
+    fn free(_: &Arc<str>, _: i32) -> bool {
+        false
+    }
+
     #[track_caller]
     fn push(batcher: &mut Batcher, record: &ProducerRecord<'_>, now_ms: u64) -> (i32, u32) {
         match batcher.push(record, &mut Some(Ticket::for_test()), now_ms).unwrap() {
@@ -288,7 +303,7 @@ mod tests {
         assert_eq!(push(&mut batcher, &record(&value), 0), (0, 1));
         assert!(!batcher.has_ready());
         assert_eq!(push(&mut batcher, &record(&value), 0), (0, 0));
-        let ready = batcher.take(0, false);
+        let ready = batcher.take(0, false, free);
         assert_eq!(ready.len(), 1);
         assert_eq!(ready[0].builder.record_count(), 2);
         assert!(ready[0].builder.uncompressed_bytes() <= 1000);
@@ -300,14 +315,33 @@ mod tests {
     #[test]
     fn a_batch_is_ready_when_it_has_lingered() {
         let mut batcher = batcher(1000, 2);
-        assert_eq!(batcher.next_due_ms(), None);
+        assert_eq!(batcher.next_due_ms(free), None);
         push(&mut batcher, &ProducerRecord { partition: Some(1), ..record(b"x") }, 10);
         push(&mut batcher, &ProducerRecord { partition: Some(0), ..record(b"x") }, 12);
-        assert_eq!(batcher.next_due_ms(), Some(15));
-        assert!(batcher.take(14, false).is_empty());
-        assert_eq!(batcher.take(15, false).len(), 1);
-        assert_eq!(batcher.take(15, true).len(), 1);
-        assert_eq!(batcher.next_due_ms(), None);
+        assert_eq!(batcher.next_due_ms(free), Some(15));
+        assert!(batcher.take(14, false, free).is_empty());
+        assert_eq!(batcher.take(15, false, free).len(), 1);
+        assert_eq!(batcher.take(15, true, free).len(), 1);
+        assert_eq!(batcher.next_due_ms(free), None);
+    }
+
+    /// With a linger of 0 and all requests of a partition in flight, every record used to become a batch
+    /// of its own that waited for its turn: throughput fell with the load instead of batches growing.
+    #[test]
+    fn a_batch_that_cannot_leave_yet_stays_open_and_grows() {
+        let mut batcher = batcher(1000, 2);
+        let held_up = |_: &Arc<str>, partition: i32| partition == 0;
+        push(&mut batcher, &ProducerRecord { partition: Some(0), ..record(b"x") }, 0);
+        push(&mut batcher, &ProducerRecord { partition: Some(1), ..record(b"x") }, 1);
+        assert_eq!(batcher.next_due_ms(held_up), Some(1 + LINGER_MS));
+        let taken = batcher.take(100, false, held_up);
+        assert_eq!(taken.iter().map(|batch| batch.partition).collect::<Vec<_>>(), [1]);
+        assert_eq!(batcher.next_due_ms(held_up), None, "nobody wakes up for what cannot leave");
+        assert_eq!(
+            push(&mut batcher, &ProducerRecord { partition: Some(0), ..record(b"x") }, 101),
+            (0, 1)
+        );
+        assert_eq!(batcher.take(101, false, free)[0].builder.record_count(), 2);
     }
 
     #[test]

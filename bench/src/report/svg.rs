@@ -62,9 +62,11 @@ impl Scale {
         let (low, high) = match axis {
             Axis::Linear => (0.0, most.max(1e-9) * 1.05),
             Axis::Percentile => (1.0, most.max(10.0)),
+            // Nothing above 0: any decade will do.
+            Axis::Logarithmic if most <= 0.0 => (1.0, 10.0),
             Axis::Logarithmic => {
-                let low = 10_f64.powf(least.min(1e12).log10().floor());
-                (low, 10_f64.powf(most.max(least).max(1e-9).log10().ceil()).max(low * 10.0))
+                let low = 10_f64.powf(least.log10().floor());
+                (low, 10_f64.powf(most.log10().ceil()).max(low * 10.0))
             }
         };
         Self { axis, low, high }

@@ -275,6 +275,11 @@ impl Lane {
         self.queue.iter().filter(|batch| batch.in_flight).count()
     }
 
+    /// Whether a batch that came now could not be sent before something in flight is answered.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.in_flight_max <= self.queue.len() || (self.draining && !self.queue.is_empty())
+    }
+
     /// Whether a batch can be sent now.
     pub(crate) fn sendable(&self, now_ms: u64) -> bool {
         let in_flight = self.in_flight();

@@ -160,8 +160,12 @@ impl Sender {
     /// Moves batches that are ready into their lanes; tells when the next will be.
     fn collect(&mut self, all: bool) -> Option<u64> {
         let mut batcher = self.shared.batcher();
-        let ready = batcher.take(self.shared.clock.now_ms(), all);
-        let next_due_ms = batcher.next_due_ms();
+        let lanes = &self.lanes;
+        let held_up = |topic: &Arc<str>, partition: i32| {
+            lanes.get(&(Arc::clone(topic), partition)).is_some_and(Lane::is_held_up)
+        };
+        let ready = batcher.take(self.shared.clock.now_ms(), all, held_up);
+        let next_due_ms = batcher.next_due_ms(held_up);
         drop(batcher);
         for batch in ready {
             let id = (batch.topic, batch.partition);
