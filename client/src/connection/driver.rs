@@ -141,7 +141,7 @@ impl Driver {
             let may_take = !self.orphaned && self.unwritten_bytes < UNWRITTEN_BYTES_MAX;
             let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
             let happened = tokio::select! {
-                read = reader.read(self.frames.spare_mut()) => Happened::Read(read),
+                read = reader.read_buf(self.frames.spare()) => Happened::Read(read),
                 wrote = write_some(&mut writer, &self.unwritten), if !self.unwritten.is_empty() => {
                     Happened::Wrote(wrote)
                 }
@@ -200,7 +200,7 @@ impl Driver {
     }
 
     fn on_read(&mut self, read_bytes: usize) -> Result<(), String> {
-        self.frames.advance(read_bytes);
+        self.frames.note_read(read_bytes);
         while let Some(frame) = self.frames.next_frame().map_err(|error| error.to_string())? {
             let id = frame.first_chunk().copied().map(i32::from_be_bytes);
             let waiting = id.and_then(|id| self.waiting.remove(&id).map(|waiting| (id, waiting)));
