@@ -26,6 +26,10 @@ pub enum BenchError {
     /// A consumer cannot go on.
     #[error(transparent)]
     Consume(#[from] ConsumeError),
+    /// librdkafka refuses, or cannot go on.
+    #[cfg(feature = "librdkafka")]
+    #[error("librdkafka: {0}")]
+    Librdkafka(#[from] rdkafka::error::KafkaError),
     /// The system refused something.
     #[error("{what}: {source}")]
     System {

@@ -20,12 +20,15 @@ pub enum Mode {
     EndToEnd,
 }
 
-/// Whose code speaks to the broker. Another client is another row here and another target in `run/`.
+/// Whose code speaks to the broker. Another client is another row here and another one in `run/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientKind {
     /// Ours.
     Levada,
+    /// The C library that most of Kafka's clients stand on: a judge that is not ours. Only in builds with the
+    /// cargo feature `librdkafka`.
+    Librdkafka,
 }
 
 /// How our own client lays records into batches.
@@ -220,6 +223,13 @@ impl Default for Options {
     }
 }
 
+/// What to do about a build that has no librdkafka.
+pub(crate) fn without_librdkafka() -> BenchError {
+    let reason = "this build is without librdkafka; one with it: \
+                  cargo build --release --features librdkafka";
+    BenchError::option("--client", reason)
+}
+
 /// Longest run, in s: an histogram's largest value is an hour, too.
 const DURATION_S_MAX: u32 = 7 * 24 * 3600;
 /// Most bytes that are given to payloads.
@@ -263,7 +273,15 @@ impl Options {
         if self.memory_bytes < self.batch_bytes.max(self.message_bytes).saturating_add(1024) {
             return Err(BenchError::option("--memory-bytes", "there must be room for a batch"));
         }
-        if self.client == ClientKind::Levada && self.in_flight > 5 {
+        if self.client == ClientKind::Librdkafka && cfg!(not(feature = "librdkafka")) {
+            return Err(without_librdkafka());
+        }
+        if self.client == ClientKind::Librdkafka && self.encoding == Encoding::Columnar {
+            let reason = "librdkafka writes Kafka's batches only; columns are our own client's";
+            return Err(BenchError::option("--encoding", reason));
+        }
+        if (self.client == ClientKind::Levada || self.acks == AcksOption::All) && self.in_flight > 5
+        {
             let reason = "an idempotent producer has at most 5 requests in flight";
             return Err(BenchError::option("--in-flight", reason));
         }
@@ -357,6 +375,10 @@ mod tests {
         refused(|options| options.in_flight = 6, "--in-flight");
         refused(|options| options.random_share = f64::NAN, "--random");
         refused(|options| options.topics = 2, "--producers");
+        let columns = |options: &mut Options| {
+            (options.client, options.encoding) = (ClientKind::Librdkafka, Encoding::Columnar);
+        };
+        refused(columns, if cfg!(feature = "librdkafka") { "--encoding" } else { "--client" });
         refused(|options| options.payloads = u32::MAX, "--payloads");
         refused(
             |options| (options.mode, options.rate) = (Mode::Consume, Rate::Fixed(1.0)),

@@ -1,13 +1,18 @@
 //! A run: topics are made, threads send and read, samples come together here, once a second.
 //!
-//! `run/produce.rs` sends on schedule through `run/levada.rs`; `run/consume.rs` reads and checks;
-//! `run/prepare.rs` makes and fills topics; this file begins, watches and ends.
+//! `run/prepare.rs` makes topics; `run/produce.rs` sends on schedule what `run/source.rs` makes;
+//! `run/consume.rs` reads and checks. Both speak to a client as `run/client.rs` says: `run/levada.rs` or
+//! `run/librdkafka.rs`. This file begins, watches and ends.
 
-mod consume;
-mod levada;
-mod overhead;
 mod prepare;
 mod produce;
+mod source;
+mod consume;
+mod client;
+mod levada;
+#[cfg(feature = "librdkafka")]
+mod librdkafka;
+mod overhead;
 mod watch;
 
 use std::collections::BTreeMap;

@@ -21,6 +21,7 @@ pub fn title(options: &Options) -> String {
         }
         (ClientKind::Levada, Encoding::Columnar) => "levada client, columnar batches",
         (ClientKind::Levada, Encoding::Kafka) => "levada client, Kafka batches",
+        (ClientKind::Librdkafka, _) => "librdkafka client",
     };
     let acks = match options.acks {
         AcksOption::Zero => "0",
@@ -69,5 +70,7 @@ mod tests {
         {
             assert!(title.contains(part), "{title}");
         }
+        let judged = super::title(&Options { client: ClientKind::Librdkafka, ..options });
+        assert!(judged.ends_with(", librdkafka client"), "{judged}");
     }
 }

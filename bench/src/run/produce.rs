@@ -11,13 +11,16 @@ use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::task::LocalSet;
 
-use super::levada::{Collector, LevadaTarget};
+use super::client::{Target, Targets};
+use super::levada::LevadaTargets;
+#[cfg(feature = "librdkafka")]
+use super::librdkafka::LibrdkafkaTargets;
 use super::{Plan, Recorder, cpu_of, spawn_thread};
 use crate::check::SentLane;
 use crate::clock::{Alarm, now_ns};
 use crate::error::BenchError;
 use crate::number::{count, float, share};
-use crate::options::Mode;
+use crate::options::{ClientKind, Mode};
 use crate::recorder::{Interval, Series, histogram};
 use crate::schedule::Schedule;
 
@@ -43,38 +46,49 @@ pub(super) fn spawn(
     plan: &Arc<Plan>,
     out: &Sender<Interval>,
 ) -> Result<Vec<JoinHandle<Result<Sending, BenchError>>>, BenchError> {
+    let work = match plan.options.client {
+        ClientKind::Levada => send_with::<LevadaTargets>,
+        #[cfg(feature = "librdkafka")]
+        ClientKind::Librdkafka => send_with::<LibrdkafkaTargets>,
+        #[cfg(not(feature = "librdkafka"))]
+        ClientKind::Librdkafka => return Err(crate::options::without_librdkafka()),
+    };
     let spawn = |worker| {
         let (plan, out) = (Arc::clone(plan), out.clone());
         let cpu = cpu_of(&plan.options, worker);
-        spawn_thread(format!("send-{worker}"), cpu, move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(BenchError::system("start a runtime"))?;
-            let tasks = LocalSet::new();
-            let sending = tasks.block_on(&runtime, send_all(&plan, worker, out));
-            if sending.is_err() {
-                plan.stop();
-            }
-            sending
-        })
+        spawn_thread(format!("send-{worker}"), cpu, move || work(&plan, worker, out))
     };
     (0..plan.options.workers).map(spawn).collect()
 }
 
-async fn send_all(
+fn send_with<T: Targets>(
     plan: &Arc<Plan>,
     worker: u32,
     out: Sender<Interval>,
 ) -> Result<Sending, BenchError> {
-    let recorder = Rc::new(RefCell::new(Recorder::new(plan.start_ns, out)));
-    let (collector, groups) = Collector::new(plan, &recorder);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(BenchError::system("start a runtime"))?;
+    let sending = LocalSet::new().block_on(&runtime, send_all::<T>(plan, worker, out));
+    if sending.is_err() {
+        plan.stop();
+    }
+    sending
+}
+
+async fn send_all<T: Targets>(
+    plan: &Arc<Plan>,
+    worker: u32,
+    out: Sender<Interval>,
+) -> Result<Sending, BenchError> {
+    let recorder = Rc::new(RefCell::new(Recorder::new(plan.start_ns, out.clone())));
+    let client = T::new(plan, &recorder, &out);
+    drop(out);
     let mut targets = Vec::new();
     for producer in
         (worker..plan.options.producers).step_by(crate::number::size(plan.options.workers.into()))
     {
-        targets.push(LevadaTarget::connect(plan, producer, groups.clone()).await?);
+        targets.push(client.connect(producer).await?);
     }
-    drop(groups);
-    let collected = tokio::task::spawn_local(collector.run());
     let alarm = Alarm::new().map_err(BenchError::system("create a timer"))?;
     let mut sender = Generator { plan, recorder: &recorder, alarm, own_lag: histogram() };
     let cpu_before_ns = thread_cpu_ns();
@@ -92,8 +106,8 @@ async fn send_all(
     for target in &mut targets {
         flushed = flushed.and(target.flush().await);
     }
-    let mut lanes: Vec<_> = targets.into_iter().map(LevadaTarget::into_lanes).collect();
-    let failures = collected.await.map_err(|_| BenchError::Panicked)?;
+    let mut lanes: Vec<_> = targets.into_iter().map(Target::into_lanes).collect();
+    let failures = client.settle().await?;
     for (producer, partition, failed) in failures.ranges {
         let lane = lanes.iter_mut().find(|(number, ..)| *number == producer);
         if let Some(lane) = lane.and_then(|(_, _, lanes)| lanes.get_mut(partition)) {
@@ -130,6 +144,19 @@ pub(super) struct Failures {
     pub(super) ranges: Vec<(usize, usize, Range<u64>)>,
 }
 
+#[cfg(feature = "librdkafka")]
+impl Failures {
+    /// Adds one record, to the range before it where it follows on that.
+    pub(super) fn add(&mut self, producer: usize, partition: usize, sequence: u64) {
+        match self.ranges.last_mut() {
+            Some((of, at, range)) if (*of, *at, range.end) == (producer, partition, sequence) => {
+                range.end += 1;
+            }
+            _ => self.ranges.push((producer, partition, sequence..sequence + 1)),
+        }
+    }
+}
+
 struct Generator<'a> {
     plan: &'a Plan,
     recorder: &'a RefCell<Recorder>,
@@ -139,9 +166,9 @@ struct Generator<'a> {
 
 impl Generator<'_> {
     /// Every record at its moment, or as soon as possible afterwards; none is left out.
-    async fn on_schedule(
+    async fn on_schedule<T: Target>(
         &mut self,
-        targets: &mut [LevadaTarget],
+        targets: &mut [T],
         schedule: Schedule,
     ) -> Result<(), BenchError> {
         // Until then everything is late because the client held a send up.
@@ -182,7 +209,7 @@ impl Generator<'_> {
     }
 
     /// As fast as the client takes them.
-    async fn maximum(&mut self, targets: &mut [LevadaTarget]) -> Result<(), BenchError> {
+    async fn maximum<T: Target>(&mut self, targets: &mut [T]) -> Result<(), BenchError> {
         self.wait_until(self.plan.start_ns).await?;
         'sending: loop {
             for target in &mut *targets {
@@ -198,7 +225,7 @@ impl Generator<'_> {
     }
 
     /// A number of records, as fast as the client takes them.
-    async fn backlog(&mut self, targets: &mut [LevadaTarget]) -> Result<(), BenchError> {
+    async fn backlog<T: Target>(&mut self, targets: &mut [T]) -> Result<(), BenchError> {
         let producers = count(targets.len()).max(1);
         for number in 0..self.plan.options.backlog_records {
             if self.plan.is_stopped() {

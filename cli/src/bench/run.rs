@@ -48,6 +48,9 @@ pub(crate) struct LoadArgs {
     /// What is measured
     #[arg(long, value_enum, default_value = "end-to-end")]
     mode: ModeArg,
+    /// Whose code speaks to the broker
+    #[arg(long, value_enum, default_value = "levada")]
+    client: ClientArg,
     /// How batches are laid out
     #[arg(long, value_enum, default_value = "auto")]
     encoding: EncodingArg,
@@ -178,6 +181,14 @@ enum ModeArg {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ClientArg {
+    /// Ours
+    Levada,
+    /// librdkafka, a judge that is not ours; needs a build with `--features librdkafka`
+    Librdkafka,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ArrivalsArg {
     /// Evenly
     Even,
@@ -252,7 +263,10 @@ impl LoadArgs {
                 ModeArg::Consume => Mode::Consume,
                 ModeArg::EndToEnd => Mode::EndToEnd,
             },
-            client: ClientKind::Levada,
+            client: match self.client {
+                ClientArg::Levada => ClientKind::Levada,
+                ClientArg::Librdkafka => ClientKind::Librdkafka,
+            },
             encoding: match self.encoding {
                 EncodingArg::Auto => Encoding::Auto,
                 EncodingArg::Columnar => Encoding::Columnar,

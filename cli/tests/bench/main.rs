@@ -165,6 +165,26 @@ fn a_run_leaves_everything_it_promises_and_compares_with_itself() {
     assert_eq!(compare(&["--fail-if", "nonsense"]).status.code(), Some(2));
 }
 
+/// The judge asks the same and checks the same, with one partition and with several, alone and both ways.
+#[cfg(feature = "librdkafka")]
+#[test]
+fn librdkafka_sends_and_reads_what_it_is_asked_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    for (name, load, received) in [
+        ("paced", "--rate 2000 --partitions 3 --subscriptions 2 --producers 2 --duration 2", 8000),
+        ("backlog", "--mode consume --backlog 20000 --partitions 2 --consumers 3", 20_000),
+        ("none", "--mode produce --rate 100 --acks 0 --duration 1 --no-verify", 0),
+    ] {
+        let out = directory.path().join(name);
+        let load = format!("--client librdkafka -s 200 --warmup 0 --lag-limit-us 10000000 {load}");
+        succeeded(&server.bench(&out, &load).output().unwrap());
+        let run = read(&out);
+        assert!(run["title"].as_str().unwrap().ends_with(", librdkafka client"), "{run}");
+        assert_eq!(run["findings"]["received"].as_u64().unwrap_or(0), received, "{run}");
+    }
+}
+
 #[test]
 fn a_broker_that_dies_ends_the_run_with_what_there_is() {
     let directory = tempfile::tempdir().unwrap();
@@ -188,6 +208,10 @@ fn nonsense_is_refused_by_name_and_a_broker_that_is_not_there_is_said() {
         ("--partitions 0", "--partitions"),
         ("--mode consume --rate 5", "--rate"),
         ("--bootstrap 127.0.0.1:1 --timeout 1", "is a broker running"),
+        #[cfg(feature = "librdkafka")]
+        ("--client librdkafka --encoding columnar", "--encoding"),
+        #[cfg(not(feature = "librdkafka"))]
+        ("--client librdkafka", "--features librdkafka"),
     ] {
         let mut command = levada();
         command.args(["bench", "run", "--quiet"]).args(arguments.split_whitespace());
