@@ -106,7 +106,8 @@ impl TestFile {
         let work = || -> Result<u64, BenchError> {
             let mut block = Aligned::new(block_bytes);
             let mut done = 0;
-            while now_ns() < end_ns {
+            // At least one, however late the thread came to its turn.
+            while done == 0 || now_ns() < end_ns {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if most <= number {
                     break;
@@ -145,7 +146,7 @@ impl TestFile {
         let end_ns = now_ns() + whole(seconds * 1e9);
         for number in 0..most {
             let start_ns = now_ns();
-            if end_ns <= start_ns {
+            if end_ns <= start_ns && number > 0 {
                 break;
             }
             let at = number % blocks * u64::from(bytes);
