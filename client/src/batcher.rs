@@ -72,7 +72,11 @@ pub(crate) struct Batcher {
     batch_bytes: usize,
     linger_ms: u64,
     chance: Chance,
-    topics: HashMap<Arc<str>, Lanes>,
+    /// Places in `lanes`.
+    topics: HashMap<Arc<str>, usize>,
+    lanes: Vec<Lanes>,
+    /// Place of the topic of the last record: most often that of the next, too.
+    last: usize,
     ready: Vec<ReadyBatch>,
 }
 
@@ -98,8 +102,17 @@ impl Batcher {
         linger_ms: u64,
         chance: Chance,
     ) -> Self {
-        let (encoding, topics) = (Encoding::KafkaV2, HashMap::new());
-        Self { encoding, codec, batch_bytes, linger_ms, chance, topics, ready: Vec::new() }
+        Self {
+            encoding: Encoding::KafkaV2,
+            codec,
+            batch_bytes,
+            linger_ms,
+            chance,
+            topics: HashMap::new(),
+            lanes: Vec::new(),
+            last: 0,
+            ready: Vec::new(),
+        }
     }
 
     /// How batches that are opened from now on are encoded; Kafka's records until somebody says so.
@@ -112,7 +125,7 @@ impl Batcher {
         if partitions.is_empty() {
             return;
         }
-        if let Some(lanes) = self.topics.get_mut(topic) {
+        if let Some(lanes) = self.lanes_of(topic) {
             lanes.partitions = partitions;
         } else {
             let lanes = Lanes {
@@ -122,8 +135,13 @@ impl Batcher {
                 batch_bytes: self.batch_bytes,
                 open: BTreeMap::new(),
             };
-            self.topics.insert(Arc::clone(topic), lanes);
+            self.topics.insert(Arc::clone(topic), self.lanes.len());
+            self.lanes.push(lanes);
         }
+    }
+
+    fn lanes_of(&mut self, topic: &str) -> Option<&mut Lanes> {
+        self.lanes.get_mut(*self.topics.get(topic)?)
     }
 
     /// Puts the record into the open batch of its partition; opens one with the ticket where there
@@ -137,8 +155,12 @@ impl Batcher {
         bought: &mut Option<Ticket>,
         now_ms: u64,
     ) -> Result<Pushed<'_>, BuildError> {
-        let Self { topics, ready, chance, encoding, codec, .. } = self;
-        let Some(lanes) = topics.get_mut(record.topic) else { return Ok(Pushed::NoTopic) };
+        let Self { topics, lanes, last, ready, chance, encoding, codec, .. } = self;
+        if lanes.get(*last).is_none_or(|lanes| *lanes.topic != *record.topic) {
+            let Some(place) = topics.get(record.topic) else { return Ok(Pushed::NoTopic) };
+            *last = *place;
+        }
+        let Some(lanes) = lanes.get_mut(*last) else { return Ok(Pushed::NoTopic) };
         let (partition, index) = loop {
             let partition = match lanes.choose(record) {
                 Ok(partition) => partition,
@@ -177,7 +199,7 @@ impl Batcher {
 
     /// Makes the batches of `topic` smaller, after its broker refused one of `batch_bytes`.
     pub(crate) fn shrink(&mut self, topic: &str, batch_bytes: usize) {
-        if let Some(lanes) = self.topics.get_mut(topic) {
+        if let Some(lanes) = self.lanes_of(topic) {
             lanes.batch_bytes = lanes.batch_bytes.min(batch_bytes / 2).max(BATCH_BYTES_MIN);
         }
     }
@@ -196,7 +218,7 @@ impl Batcher {
         all: bool,
         held_up: impl Fn(&Arc<str>, i32) -> bool,
     ) -> Vec<ReadyBatch> {
-        for lanes in self.topics.values_mut() {
+        for lanes in &mut self.lanes {
             let lingered = |partition: i32, open: &OpenBatch| {
                 open.opened_ms + self.linger_ms <= now_ms && !held_up(&lanes.topic, partition)
             };
@@ -215,7 +237,7 @@ impl Batcher {
 
     /// When the next open batch will have lingered long enough, of partitions that are not `held_up`.
     pub(crate) fn next_due_ms(&self, held_up: impl Fn(&Arc<str>, i32) -> bool) -> Option<u64> {
-        let open = self.topics.values().flat_map(|lanes| {
+        let open = self.lanes.iter().flat_map(|lanes| {
             lanes.open.iter().filter(|(partition, _)| !held_up(&lanes.topic, **partition))
         });
         open.map(|(_, open)| open.opened_ms + self.linger_ms).min()
