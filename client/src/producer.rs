@@ -15,6 +15,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use levada_record::{BuildError, Compression, Encoding as BatchEncoding, RecordHeader, Timestamp};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::task::coop::consume_budget;
 use tokio::time::Duration;
 
 use crate::batcher::{Batcher, Pushed, batch_bytes_of};
@@ -276,6 +277,8 @@ impl Producer {
     /// # Errors
     /// [`SendError`] when it was not taken.
     pub async fn send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, SendError> {
+        // A loop that only sends would never let the producer's task have its turn.
+        consume_budget().await;
         let mut bought: Option<Ticket> = None;
         loop {
             match self.put(record, &mut bought)? {
