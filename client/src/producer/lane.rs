@@ -1,6 +1,7 @@
 //! The batches of one partition on their way to its leader, in order. `[P]`
 //!
-//! Up to a few batches are in flight at once; they are always the first ones of the queue. When one
+//! Up to a few batches are in flight at once (one, until the leader knows the producer); they are
+//! always the first ones of the queue. When one
 //! is refused, nothing new is sent until all others in flight are answered; then everything that is
 //! not acknowledged is sent again, in order. An idempotent producer's sequence numbers make that safe:
 //! the broker takes each batch once and refuses gaps.
@@ -188,6 +189,9 @@ pub(crate) struct Lane {
     /// The identity it had before, which will not do any more.
     spent: Option<Identity>,
     next_sequence: i32,
+    /// The leader has taken a batch of this identity, so it refuses gaps. Before, it takes any
+    /// sequence: had it refused the first batch, the second would come to stand before it.
+    is_known: bool,
     /// After a refusal: nothing is sent before everything in flight is answered.
     draining: bool,
     not_before_ms: u64,
@@ -212,6 +216,7 @@ impl Lane {
             identity: None,
             spent: None,
             next_sequence: 0,
+            is_known: false,
             draining: false,
             not_before_ms: 0,
             failed_tries: 0,
@@ -256,6 +261,7 @@ impl Lane {
         }
         self.identity = Some(identity);
         self.next_sequence = 0;
+        self.is_known = false;
         self.forget_sequences(0);
         true
     }
@@ -275,16 +281,21 @@ impl Lane {
         self.queue.iter().filter(|batch| batch.in_flight).count()
     }
 
+    /// Most batches in flight for now.
+    fn window(&self) -> usize {
+        if self.idempotent && !self.is_known { 1 } else { self.in_flight_max }
+    }
+
     /// Whether a batch that came now could not be sent before something in flight is answered.
     pub(crate) fn is_held_up(&self) -> bool {
-        self.in_flight_max <= self.queue.len() || (self.draining && !self.queue.is_empty())
+        self.window() <= self.queue.len() || (self.draining && !self.queue.is_empty())
     }
 
     /// Whether a batch can be sent now.
     pub(crate) fn sendable(&self, now_ms: u64) -> bool {
         let in_flight = self.in_flight();
         in_flight < self.queue.len()
-            && in_flight < self.in_flight_max
+            && in_flight < self.window()
             && !self.draining
             && !self.needs_identity()
             && self.not_before_ms <= now_ms
@@ -361,6 +372,7 @@ impl Lane {
 
     fn deliver(&mut self, at: usize, base: Option<Offset>, append_time: Option<Timestamp>) {
         self.failed_tries = 0;
+        self.is_known = true;
         if let Some(batch) = self.queue.remove(at) {
             batch.ticket.resolve(Outcome::Delivered { base, append_time });
         }

@@ -26,7 +26,14 @@ struct Fixture {
 }
 
 impl Fixture {
+    /// A lane whose leader knows it, so that it sends several batches at once.
     fn new() -> Self {
+        let mut fixture = Self::unknown();
+        fixture.lane.is_known = true;
+        fixture
+    }
+
+    fn unknown() -> Self {
         let mut lane = Lane::new(Arc::from("t"), 0, true, 5);
         assert!(lane.set_identity(identity(1)));
         let (log, taken, deliveries) = (Vec::new(), Vec::new(), Vec::new());
@@ -188,6 +195,26 @@ fn a_refused_batch_leaves_no_gap_behind() {
     assert_eq!(fixture.log, ["a", "c", "d"]);
     assert_eq!(fixture.offsets(), [0, -1, 1, 2]);
     assert_eq!(fixture.taken.last().map(|taken| taken.0), Some(1), "no new identity was needed");
+}
+
+/// A broker takes any sequence of a producer that it does not know: were the second batch on its way
+/// when the first is refused, it would come to stand before it.
+#[test]
+fn one_batch_goes_ahead_until_the_leader_knows_the_producer() {
+    let mut fixture = Fixture::unknown();
+    for values in [["a", "b"], ["c", "d"], ["e", "f"]] {
+        fixture.push(&values);
+    }
+    let first = fixture.send();
+    assert_eq!(first.len(), 1);
+    fixture.answer(first[0].0, Answer::Refused(ErrorCode::NotLeaderOrFollower.into()));
+    assert!(fixture.lane.is_held_up());
+    fixture.settle();
+    assert_eq!(fixture.log, ["a", "b", "c", "d", "e", "f"]);
+    for values in ["g", "h", "i", "j", "k", "l", "m"] {
+        fixture.push(&[values]);
+    }
+    assert_eq!(fixture.send().len(), 5, "now it is known");
 }
 
 #[test]
