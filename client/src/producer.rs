@@ -237,6 +237,15 @@ enum Put {
     },
 }
 
+/// What asking for memory came to.
+enum Bought {
+    Ticket(Ticket),
+    /// So many bytes are not there.
+    NoMemory {
+        bytes: u32,
+    },
+}
+
 /// Writes records to a cluster; cheap to clone. When the last handle is dropped, what is not
 /// acknowledged is given up: call [`Producer::flush`] first.
 #[derive(Debug, Clone)]
@@ -311,36 +320,44 @@ impl Producer {
         let record = ProducerRecord { timestamp, ..*record };
         let mut batcher = self.shared.batcher();
         let had_ready = batcher.has_ready();
+        let (put, opened) = self.put_into(&mut batcher, &record, bought);
+        // Also when this record was refused: it may have closed a batch.
+        if opened || (batcher.has_ready() && !had_ready) {
+            self.shared.wake.notify_one();
+        }
+        put
+    }
+
+    /// What became of the record, and whether a batch was opened for it.
+    fn put_into(
+        &self,
+        batcher: &mut Batcher,
+        record: &ProducerRecord<'_>,
+        bought: &mut Option<Ticket>,
+    ) -> (Result<Put, SendError>, bool) {
         loop {
             let had_ticket = bought.is_some();
             let now_ms = if had_ticket { self.shared.clock.now_ms() } else { 0 };
-            let put = match batcher.push(&record, bought, now_ms)? {
-                Pushed::In { partition, ticket, index } => {
-                    Put::In(Delivery::new(ticket, partition, index))
+            let put = match batcher.push(record, bought, now_ms) {
+                Ok(Pushed::In { partition, ticket, index }) => {
+                    Ok(Put::In(Delivery::new(ticket, partition, index)))
                 }
-                Pushed::NoPartition { partition, partitions } => {
+                Ok(Pushed::NoPartition { partition, partitions }) => {
                     let topic = record.topic.to_owned();
-                    return Err(SendError::NoPartition { topic, partition, partitions });
+                    Err(SendError::NoPartition { topic, partition, partitions })
                 }
-                Pushed::NoTopic => Put::NoTopic,
-                Pushed::NoTicket { bytes } => {
-                    let bytes = self.affordable(bytes, batch_bytes_of(&record))?;
-                    if let Ok(memory) =
-                        Arc::clone(&self.shared.memory).try_acquire_many_owned(bytes)
-                    {
-                        *bought = Some(Ticket::new(memory));
+                Ok(Pushed::NoTopic) => Ok(Put::NoTopic),
+                Ok(Pushed::NoTicket { bytes }) => match self.try_buy(bytes, record) {
+                    Ok(Bought::Ticket(ticket)) => {
+                        *bought = Some(ticket);
                         continue;
                     }
-                    self.shared.starved.store(true, Ordering::Release);
-                    self.shared.wake.notify_one();
-                    Put::NoMemory { bytes }
-                }
+                    Ok(Bought::NoMemory { bytes }) => Ok(Put::NoMemory { bytes }),
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(error.into()),
             };
-            let opened = had_ticket && bought.is_none();
-            if opened || (batcher.has_ready() && !had_ready) {
-                self.shared.wake.notify_one();
-            }
-            return Ok(put);
+            return (put, had_ticket && bought.is_none());
         }
     }
 
@@ -373,14 +390,21 @@ impl Producer {
         Ok(best)
     }
 
-    /// What a batch of `bytes` buys of the producer's memory, when that is enough for a record of `record_bytes`.
-    fn affordable(&self, bytes: usize, record_bytes: usize) -> Result<u32, SendError> {
+    /// Memory for a batch of `bytes`, less when the producer has less in all; at least for `record`.
+    fn try_buy(&self, bytes: usize, record: &ProducerRecord<'_>) -> Result<Bought, SendError> {
         let max_bytes = self.options.memory_bytes;
         let max = usize::try_from(max_bytes).unwrap_or(usize::MAX);
-        if record_bytes > max {
-            return Err(SendError::TooLarge { got_bytes: record_bytes, max_bytes });
+        let got_bytes = batch_bytes_of(record);
+        if got_bytes > max {
+            return Err(SendError::TooLarge { got_bytes, max_bytes });
         }
-        Ok(u32::try_from(bytes.min(max)).unwrap_or(u32::MAX))
+        let bytes = u32::try_from(bytes.min(max)).unwrap_or(u32::MAX);
+        if let Ok(memory) = Arc::clone(&self.shared.memory).try_acquire_many_owned(bytes) {
+            return Ok(Bought::Ticket(Ticket::new(memory)));
+        }
+        self.shared.starved.store(true, Ordering::Release);
+        self.shared.wake.notify_one();
+        Ok(Bought::NoMemory { bytes })
     }
 
     async fn wait_for_memory(&self, bytes: u32) -> Result<Ticket, SendError> {
