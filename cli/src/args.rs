@@ -32,6 +32,30 @@ pub(crate) struct ConnectArgs {
     pub(crate) output: Output,
 }
 
+/// Who must have a record before it counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AcksArg {
+    /// Nobody
+    #[value(name = "0")]
+    Zero,
+    /// The leader
+    #[value(name = "1")]
+    One,
+    /// All replicas in sync
+    #[value(alias = "-1")]
+    All,
+}
+
+/// How batches are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompressionArg {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
 /// What is logged to stderr.
 #[derive(Debug, Args)]
 pub(crate) struct LoggingArgs {

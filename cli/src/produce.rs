@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use levada_client::producer::{Acks, Delivery, Producer, ProducerOptions, ProducerRecord};
 use levada_record::{Compression, RecordHeader};
 use serde_json::json;
 use tokio::time::Duration;
 
-use crate::args::{ConnectArgs, Output, parse_pair};
+use crate::args::{AcksArg, CompressionArg, ConnectArgs, Output, parse_pair};
 use crate::cluster::{block_on, connect};
 use crate::output::{human_bytes, print_json};
 use crate::progress::{Counted, Progress};
@@ -48,28 +48,6 @@ pub(crate) struct ProduceArgs {
     /// How long a record is tried before the command fails, in ms
     #[arg(long, default_value_t = 120_000)]
     timeout_ms: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum AcksArg {
-    /// Nobody
-    #[value(name = "0")]
-    Zero,
-    /// The leader
-    #[value(name = "1")]
-    One,
-    /// All replicas in sync
-    #[value(alias = "-1")]
-    All,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum CompressionArg {
-    None,
-    Gzip,
-    Snappy,
-    Lz4,
-    Zstd,
 }
 
 impl ProduceArgs {

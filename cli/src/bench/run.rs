@@ -18,7 +18,7 @@ use levada_bench::{files, process};
 use serde_json::json;
 
 use super::embedded::EmbeddedBroker;
-use crate::args::{ConnectArgs, Output};
+use crate::args::{AcksArg, CompressionArg, ConnectArgs, Output};
 use crate::output::{print_json, print_line};
 
 /// Around every run: some three seconds before and after.
@@ -218,28 +218,6 @@ enum DurabilityArg {
     Fsync,
     Replicated,
     Default,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum AcksArg {
-    /// Nobody
-    #[value(name = "0")]
-    Zero,
-    /// The leader
-    #[value(name = "1")]
-    One,
-    /// All replicas in sync
-    #[value(alias = "-1")]
-    All,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum CompressionArg {
-    None,
-    Gzip,
-    Snappy,
-    Lz4,
-    Zstd,
 }
 
 impl LoadArgs {

@@ -1,72 +1,30 @@
 //! The bench measured: what it must show of a broker that stalls or dies, and what it must not hide.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
-use std::io::{BufRead as _, BufReader};
+#[path = "../harness/process.rs"]
+mod process;
+
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// The binary, without variables of ours.
-fn levada() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_levada"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("LEVADA_") {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
-/// A cluster that ends with the test.
-struct Server {
-    child: Child,
-    bootstrap: String,
-}
+use process::{Server, levada};
 
 impl Server {
-    fn start(directory: &Path) -> Self {
-        let mut child = levada()
-            .args(["dev", "--listen", "127.0.0.1:0", "--shards", "1", "--log", "error"])
-            .arg("--data-dir")
-            .arg(directory.join("data"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let bootstrap = line.trim_end().strip_prefix("ready: kafka=").unwrap().to_owned();
-        Self { child, bootstrap }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
-    }
-
     /// A run against it, with results in `directory`.
     fn bench(&self, directory: &Path, arguments: &str) -> Command {
         let mut command = levada();
         command
-            .args(["bench", "run", "--quiet", "--no-limits", "--bootstrap", &self.bootstrap, "-d"])
+            .args(["bench", "run", "--quiet", "--no-limits", "--bootstrap", self.bootstrap(), "-d"])
             .arg(directory)
             .args(arguments.split_whitespace())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        self.child.kill().unwrap_or_default();
-        self.child.wait().unwrap();
     }
 }
 
@@ -109,7 +67,7 @@ fn run_with_pause(server: &Server, directory: &Path, arguments: &str) -> Value {
 #[test]
 fn a_stalled_broker_shows_on_a_schedule_and_hides_from_a_closed_loop() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path());
+    let server = Server::dev(&directory.path().join("data"), 0);
     let load = "--mode produce -s 100 --linger-ms 0 --warmup 1 --duration 20";
     let open = run_with_pause(
         &server,
@@ -132,7 +90,7 @@ fn a_stalled_broker_shows_on_a_schedule_and_hides_from_a_closed_loop() {
 #[test]
 fn a_run_leaves_everything_it_promises_and_compares_with_itself() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path());
+    let server = Server::dev(&directory.path().join("data"), 0);
     let (a, b) = (directory.path().join("a"), directory.path().join("b"));
     let load = "--mode end-to-end --rate 2000 --partitions 3 --subscriptions 2 --producers 2 -s 200 \
                 --warmup 0 --duration 2 --lag-limit-us 10000000";
@@ -170,7 +128,7 @@ fn a_run_leaves_everything_it_promises_and_compares_with_itself() {
 #[test]
 fn librdkafka_sends_and_reads_what_it_is_asked_to() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path());
+    let server = Server::dev(&directory.path().join("data"), 0);
     for (name, load, received) in [
         ("paced", "--rate 2000 --partitions 3 --subscriptions 2 --producers 2 --duration 2", 8000),
         ("backlog", "--mode consume --backlog 20000 --partitions 2 --consumers 3", 20_000),
@@ -188,12 +146,12 @@ fn librdkafka_sends_and_reads_what_it_is_asked_to() {
 #[test]
 fn a_broker_that_dies_ends_the_run_with_what_there_is() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path());
+    let server = Server::dev(&directory.path().join("data"), 0);
     let out = directory.path().join("out");
     let load = "--mode end-to-end --rate 500 --warmup 0 --duration 600 --timeout 3";
     let child = server.bench(&out, load).spawn().unwrap();
     wait_ms(3000);
-    server.signal(Signal::SIGKILL);
+    drop(server.end(Signal::SIGKILL));
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let run = read(&out);

@@ -2,29 +2,18 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod errors;
+#[path = "../harness/process.rs"]
+mod process;
 mod processes;
 mod records;
 mod restart;
 mod topics;
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-/// The binary, without variables of ours.
-fn levada() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_levada"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("LEVADA_") {
-            command.env_remove(name);
-        }
-    }
-    command
-}
+use process::{Server, levada};
 
 /// So many lines.
 fn numbered(count: u32, line: impl Fn(u32) -> String) -> String {
@@ -41,62 +30,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A process that serves until it is told to stop; ended with the test.
-struct Server {
-    child: Child,
-    stderr: Option<ChildStderr>,
-    /// What its ready line says behind `ready: `.
-    ready: String,
-}
-
 impl Server {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let stderr = child.stderr.take();
-        match line.trim_end().strip_prefix("ready: ") {
-            Some(ready) => Self { ready: ready.to_owned(), child, stderr },
-            None => {
-                child.kill().unwrap();
-                let said = std::io::read_to_string(stderr.unwrap()).unwrap();
-                panic!("not ready: {line:?}\n{said}");
-            }
-        }
-    }
-
-    fn dev(directory: &Path, port: u16) -> Self {
-        Self::start(
-            levada()
-                .arg("dev")
-                .arg("--data-dir")
-                .arg(directory)
-                .args(["--listen", &format!("127.0.0.1:{port}"), "--shards", "1"])
-                .args(["--log", "warn"]),
-        )
-    }
-
-    fn bootstrap(&self) -> &str {
-        self.ready.split(' ').find_map(|part| part.strip_prefix("kafka=")).unwrap()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
-    }
-
-    /// Sends the signal and waits; what it said on stderr.
-    fn end(mut self, signal: Signal) -> (ExitStatus, String) {
-        self.signal(signal);
-        let stderr = self.stderr.take().unwrap();
-        let said = std::thread::spawn(move || std::io::read_to_string(stderr).unwrap());
-        (self.child.wait().unwrap(), said.join().unwrap())
-    }
-
     /// A command against this server.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = levada();
@@ -113,14 +47,6 @@ impl Server {
     #[track_caller]
     fn ok(&self, arguments: &[&str]) -> String {
         succeeded(&self.run(arguments))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        self.child.kill().unwrap_or_default();
-        self.child.wait().unwrap();
     }
 }
 
