@@ -5,15 +5,16 @@
 
 #[path = "kafka_clients/encodings.rs"]
 mod encodings;
+#[path = "local/cluster.rs"]
+mod local;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use futures_lite::future::block_on;
-use levada_broker::{Broker, BrokerConfig, BrokerHandle};
-use levada_coordinator::{Coordinator, CoordinatorConfig, Handle};
+use levada_broker::Broker;
+use local::LocalCluster;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -27,49 +28,23 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A cluster of one broker, and clients of it.
 struct Cluster {
-    // Stopped in this order.
-    broker: Option<BrokerHandle>,
-    config: BrokerConfig,
-    _coordinator: Handle,
-    _directory: tempfile::TempDir,
+    local: LocalCluster,
 }
 
 impl Cluster {
     fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let coordinator = Coordinator::start(CoordinatorConfig {
-            listen: loopback,
-            http_enabled: false,
-            data_dir: directory.path().join("coordinator"),
-            ..CoordinatorConfig::default()
-        })
-        .unwrap();
-        let mut config = BrokerConfig {
-            data_dir: directory.path().join("broker"),
-            listen: loopback,
-            admin_listen: String::new(),
-            coordinators: vec![coordinator.address().to_string()],
-            shards: 2,
-            pin_shards: false,
-            io_memory_bytes: 64 << 10,
-            journal_file_bytes: 4 << 20,
-            ..BrokerConfig::default()
-        };
-        let broker = Broker::start(config.clone()).unwrap();
-        // Clients find the broker at the same port when it starts again.
-        config.listen = broker.kafka_address();
-        Self { broker: Some(broker), config, _coordinator: coordinator, _directory: directory }
+        Self { local: LocalCluster::start(|_| ()) }
     }
 
     fn restart(&mut self) {
-        self.broker.take().unwrap().stop().unwrap();
-        self.broker = Some(Broker::start(self.config.clone()).unwrap());
+        let LocalCluster { broker, config, .. } = &mut self.local;
+        broker.take().unwrap().stop().unwrap();
+        *broker = Some(Broker::start(config.clone()).unwrap());
     }
 
     fn client(&self, settings: &[(&str, &str)]) -> ClientConfig {
         let mut client = ClientConfig::new();
-        client.set("bootstrap.servers", self.config.listen.to_string());
+        client.set("bootstrap.servers", self.local.config.listen.to_string());
         for (name, value) in settings {
             client.set(*name, *value);
         }

@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+#[path = "local/cluster.rs"]
+mod local;
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -10,55 +13,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use levada_broker::{Broker, BrokerConfig, BrokerHandle};
 use levada_client::admin::NewTopic;
 use levada_client::{
     Admin, Cluster, ClusterOptions, Consumer, ConsumerOptions, Position, Producer, ProducerOptions,
     ProducerRecord, ShardPorts,
 };
-use levada_coordinator::{Coordinator, CoordinatorConfig, Handle};
+use local::LocalCluster;
 
 const PARTITIONS: i32 = 6;
 const VALUE_BYTES: usize = 10_000;
 
 /// A broker of three shards behind a proxy; what passed through it in bytes.
 struct Behind {
-    // Stopped in this order.
-    _broker: BrokerHandle,
-    _coordinator: Handle,
-    _directory: tempfile::TempDir,
+    _cluster: LocalCluster,
     proxy: SocketAddr,
     passed: Arc<AtomicU64>,
 }
 
 /// The proxy listens on `host`; the shards' ports on 127.0.0.1.
 fn start(host: Ipv4Addr) -> Behind {
-    let directory = tempfile::tempdir().unwrap();
-    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-    let coordinator = Coordinator::start(CoordinatorConfig {
-        listen: loopback,
-        http_enabled: false,
-        data_dir: directory.path().join("coordinator"),
-        ..CoordinatorConfig::default()
-    })
-    .unwrap();
     let listener = TcpListener::bind((IpAddr::V4(host), 0)).unwrap();
     let proxy = listener.local_addr().unwrap();
-    let broker = Broker::start(BrokerConfig {
-        data_dir: directory.path().join("broker"),
-        listen: loopback,
-        advertised: Some(proxy.to_string()),
-        admin_listen: String::new(),
-        coordinators: vec![coordinator.address().to_string()],
-        shards: 3,
-        pin_shards: false,
-        io_memory_bytes: 64 << 10,
-        journal_file_bytes: 4 << 20,
-        ..BrokerConfig::default()
-    })
-    .unwrap();
+    let cluster = LocalCluster::start(|config| {
+        config.advertised = Some(proxy.to_string());
+        config.shards = 3;
+    });
     let passed = Arc::new(AtomicU64::new(0));
-    let (upstream, count) = (broker.kafka_address(), Arc::clone(&passed));
+    let (upstream, count) = (cluster.config.listen, Arc::clone(&passed));
     thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let Ok(server) = TcpStream::connect(upstream) else { continue };
@@ -69,7 +50,7 @@ fn start(host: Ipv4Addr) -> Behind {
             }
         }
     });
-    Behind { _broker: broker, _coordinator: coordinator, _directory: directory, proxy, passed }
+    Behind { _cluster: cluster, proxy, passed }
 }
 
 fn pass(mut from: TcpStream, mut to: TcpStream, count: &AtomicU64) {

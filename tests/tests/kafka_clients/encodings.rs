@@ -172,7 +172,7 @@ fn any_records_in_either_encoding_are_the_same_to_every_client() {
     }
     for (topic, (records, codec)) in &cases {
         cluster.create_topic(topic, 1, &[]).unwrap();
-        let bootstrap = cluster.config.listen.to_string();
+        let bootstrap = cluster.local.config.listen.to_string();
         runtime.block_on(async {
             let levada = levada_client::Cluster::connect(&bootstrap, ClusterOptions::default());
             let levada = levada.await.unwrap();
@@ -189,7 +189,7 @@ fn any_records_in_either_encoding_are_the_same_to_every_client() {
         for (topic, (records, codec)) in &cases {
             let expected = vec![records.clone(); 4].concat();
             let said = format!("{topic} with {codec}: {records:?}");
-            let bootstrap = cluster.config.listen.to_string();
+            let bootstrap = cluster.local.config.listen.to_string();
             let (read, encodings) = runtime.block_on(async {
                 let levada = levada_client::Cluster::connect(&bootstrap, ClusterOptions::default());
                 read(&levada.await.unwrap(), topic).await
