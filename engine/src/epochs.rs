@@ -1,11 +1,12 @@
 //! `[P]` Where each leader epoch starts in a log. Source: KIP-101, KIP-279.
 
 use levada_record::{LeaderEpoch, Offset};
+use smallvec::SmallVec;
 
 /// Ascending epochs with the offset of their first batch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct EpochStarts {
-    starts: Vec<(LeaderEpoch, Offset)>,
+    starts: SmallVec<[(LeaderEpoch, Offset); 1]>,
 }
 
 impl EpochStarts {
@@ -36,7 +37,7 @@ impl EpochStarts {
     pub(crate) fn advance_start(&mut self, log_start: Offset) {
         let holder = self.starts.iter().rposition(|(_, start)| *start <= log_start);
         if let Some(index) = holder {
-            self.starts.drain(..index);
+            drop(self.starts.drain(..index));
             if let Some(first) = self.starts.first_mut() {
                 first.1 = log_start;
             }

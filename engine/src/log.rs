@@ -82,7 +82,7 @@ pub(crate) struct Boundary {
     pub(crate) max_timestamp: i64,
 }
 
-/// One appended batch on its way through a round and, behind it, to the checkpoint.
+/// One appended batch on its way through a round.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BatchMark {
     /// Boundary behind the batch.
@@ -96,7 +96,16 @@ pub(crate) struct BatchMark {
     pub(crate) round: u64,
 }
 
-/// What waits for a round, in order.
+/// A durable batch on its way to the checkpoint.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DurableMark {
+    /// Boundary behind the batch.
+    pub(crate) end: Boundary,
+    /// The round that holds it.
+    pub(crate) round: u64,
+}
+
+/// What waits for a round, or is in the one that is being written, in order.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pending {
     Batch(BatchMark),
@@ -130,15 +139,15 @@ pub(crate) struct State {
     pub(crate) pending: VecDeque<Pending>,
     /// The boundary behind what the last built round took.
     pub(crate) rounded: Boundary,
-    /// Marks in the round that is being written.
-    pub(crate) in_round: Vec<BatchMark>,
+    /// How many batches at the front of `pending` are in the round that is being written.
+    pub(crate) in_round: usize,
     /// Whether the block of the log's end was written to the segment already, so that the next append entry must
     /// begin at its first byte (J11).
     pub(crate) end_block_on_disk: bool,
     /// Durable bytes that stand only in the journal.
     pub(crate) owed: Owed,
     /// Durable batches behind the checkpointed boundary.
-    pub(crate) history: VecDeque<BatchMark>,
+    pub(crate) history: VecDeque<DurableMark>,
     /// Up to here the segments are synced and both checkpoint copies say so.
     pub(crate) checkpointed: Boundary,
     /// Whether the log got its first segment since the last manifest.
@@ -289,7 +298,7 @@ impl Log {
 
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state.borrow();
-        state.pending.is_empty() && state.in_round.is_empty() && state.facts_in_flight == 0
+        state.pending.is_empty() && state.facts_in_flight == 0
     }
 }
 
@@ -360,14 +369,20 @@ impl State {
         }
     }
 
+    /// Bytes of memory that nothing but readers needs.
+    pub(crate) fn cached_bytes(&self) -> usize {
+        let owed_bytes = usize::try_from(self.owed.bytes()).unwrap_or(usize::MAX);
+        self.tail.memory_bytes().saturating_sub(owed_bytes)
+    }
+
     /// The lowest round that must stay in the journal when the segments are synced up to `synced`.
     pub(crate) fn first_needed_round(&self, synced: Boundary) -> Option<u64> {
-        let bytes = self
-            .history
-            .iter()
-            .find(|mark| mark.end.position > synced.position)
-            .or(self.in_round.first())
-            .map(|mark| mark.round);
+        let durable = self.history.iter().find(|mark| mark.end.position > synced.position);
+        let in_round = self.pending.iter().take(self.in_round).find_map(|pending| match pending {
+            Pending::Batch(mark) => Some(mark.round),
+            _ => None,
+        });
+        let bytes = durable.map(|mark| mark.round).or(in_round);
         [bytes, self.unfolded_round].into_iter().flatten().min()
     }
 

@@ -37,7 +37,7 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             journal_file_bytes: JOURNAL_FILE_BYTES,
-            journal_files_max: JOURNAL_FILES_MAX / 2,
+            journal_files_max: JOURNAL_FILES_MAX,
             cache_bytes: 64 << 20,
         }
     }
@@ -139,6 +139,10 @@ pub(crate) struct Shared {
     pub(crate) journaled_since: Cell<u64>,
     /// Bytes of any kind since the last checkpoint.
     pub(crate) bytes_since_checkpoint: Cell<u64>,
+    /// Logs that owed bytes to their segments when write-behind last looked.
+    pub(crate) owing_logs: Cell<u64>,
+    /// The last try to make a journal file found no room on the disk.
+    pub(crate) is_ring_stuck: Cell<bool>,
     pub(crate) stats: Cell<StoreStats>,
     failure: RefCell<Option<String>>,
 }
@@ -239,17 +243,27 @@ impl Shared {
         self.journaled_since.set(self.journaled_since.get() + report.journal_bytes);
         let bytes = report.journal_bytes + report.through_bytes;
         self.bytes_since_checkpoint.set(self.bytes_since_checkpoint.get() + bytes);
-        let journal = self.journal.borrow();
-        let is_half_used = 2 * journal.used_count() > journal.file_count();
-        if journal.free_count() == 0 {
+        if self.journal.borrow().free_count() == 0 {
             self.ring_wanted.raise();
         }
-        if self.journaled_since.get() >= WRITE_BEHIND_EVERY_BYTES
-            || is_half_used
-            || self.bytes_since_checkpoint.get() >= write_behind::CHECKPOINT_EVERY_BYTES
-        {
+        if self.journaled_since.get() >= WRITE_BEHIND_EVERY_BYTES || self.is_checkpoint_due() {
             self.write_behind_wanted.raise();
         }
+    }
+
+    /// Whether it is time to give back the older half of the ring. Every log that owes bytes costs a checkpoint
+    /// a write, so with many of them the ring grows, up to its limit, until each owes a piece.
+    fn is_checkpoint_due(&self) -> bool {
+        let since_bytes = self.bytes_since_checkpoint.get();
+        let journal = self.journal.borrow();
+        let half_of = |files: usize| 2 * journal.used_count() > files;
+        let pays = since_bytes >= self.owing_logs.get() * write_behind::PIECE_MIN_BYTES;
+        let can_grow = journal.file_count() < self.config.journal_files_max
+            && !self.is_ring_stuck.get()
+            && !self.is_stopping.get();
+        half_of(journal.file_count()) && (pays || !can_grow)
+            || half_of(self.config.journal_files_max)
+            || since_bytes >= write_behind::CHECKPOINT_EVERY_BYTES
     }
 
     pub(crate) fn note_waiting_for_room(&self) {
@@ -369,6 +383,8 @@ impl Store {
             is_checkpoint_wanted: Cell::new(false),
             journaled_since: Cell::new(0),
             bytes_since_checkpoint: Cell::new(0),
+            owing_logs: Cell::new(0),
+            is_ring_stuck: Cell::new(false),
             stats: Cell::default(),
             failure: RefCell::default(),
         });
@@ -472,6 +488,7 @@ impl Store {
         let shared = &self.shared;
         shared.is_stopping.set(true);
         shared.ring_wanted.raise();
+        shared.write_behind_wanted.raise();
         shared.work.raise();
         while shared.rounds_ended.count() == 0 && shared.failure().is_none() {
             let seen = shared.round_done.count();

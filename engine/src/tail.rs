@@ -31,7 +31,11 @@ impl Chunk {
 /// Chunks of aligned memory, ascending; the last one is being filled.
 pub(crate) struct Tail {
     chunks: VecDeque<Chunk>,
+    /// First position in memory.
+    start: u64,
     end: u64,
+    /// Capacity of all chunks, in bytes.
+    memory_bytes: usize,
     block_bytes: usize,
     /// The last chunk that small appends shared, in bytes; 0 behind a large append.
     grown_bytes: usize,
@@ -45,7 +49,9 @@ impl Tail {
         assert!(start.is_multiple_of(block_bytes as u64));
         Self {
             chunks: VecDeque::new(),
+            start,
             end: start,
+            memory_bytes: 0,
             block_bytes,
             grown_bytes: 0,
             chunk_cap_bytes: CHUNK_GROWN_BYTES,
@@ -54,7 +60,13 @@ impl Tail {
 
     /// First position in memory.
     pub(crate) fn start(&self) -> u64 {
-        self.chunks.front().map_or(self.end, |chunk| chunk.start)
+        self.start
+    }
+
+    /// To be called whenever chunks came or went, or the end of a tail without chunks moved.
+    fn note_chunks(&mut self) {
+        self.start = self.chunks.front().map_or(self.end, |chunk| chunk.start);
+        self.memory_bytes = self.chunks.iter().map(|chunk| chunk.buffer.capacity()).sum();
     }
 
     /// Exclusive end of what was appended.
@@ -69,7 +81,7 @@ impl Tail {
 
     /// Bytes of memory held.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.buffer.capacity()).sum()
+        self.memory_bytes
     }
 
     /// Bounds the chunks to come, for a log that may hold about `share_bytes` of memory.
@@ -83,6 +95,7 @@ impl Tail {
         assert!(start >= self.end);
         assert!(start.is_multiple_of(self.block_bytes as u64));
         self.end = start;
+        self.note_chunks();
     }
 
     /// Appends bytes. Copies them once; allocates a chunk now and then.
@@ -97,6 +110,7 @@ impl Tail {
                 let capacity = self.next_capacity(bytes.len());
                 let buffer = Buffer::with_capacity(capacity);
                 self.chunks.push_back(Chunk { start: self.end, buffer });
+                self.note_chunks();
             }
             let chunk = self.chunks.back_mut().expect("pushed above");
             let (now, later) = bytes.split_at(bytes.len().min(chunk.buffer.room()));
@@ -120,6 +134,11 @@ impl Tail {
     }
 
     fn chunk_at(&self, position: u64) -> Option<usize> {
+        // Most often it is what came last.
+        let last = self.chunks.len().wrapping_sub(1);
+        if self.chunks.get(last).is_some_and(|c| c.start <= position && position < c.end()) {
+            return Some(last);
+        }
         let after = self.chunks.partition_point(|chunk| chunk.start <= position);
         let index = after.checked_sub(1)?;
         (position < self.chunks.get(index)?.end()).then_some(index)
@@ -209,6 +228,9 @@ impl Tail {
         while self.chunks.front().is_some_and(|c| c.end() <= position && c.end() < self.end) {
             freed += self.chunks.pop_front().map_or(0, |chunk| chunk.buffer.capacity());
         }
+        if freed > 0 {
+            self.note_chunks();
+        }
         freed
     }
 
@@ -229,6 +251,7 @@ impl Tail {
         if !kept.is_empty() {
             self.chunks.push_back(Chunk { start: block_start, buffer });
         }
+        self.note_chunks();
         capacity.saturating_sub(room)
     }
 
@@ -237,6 +260,7 @@ impl Tail {
     pub(crate) fn clear(&mut self, end: u64) {
         self.chunks.clear();
         self.end = end;
+        self.note_chunks();
     }
 
     /// Whether the next append can go on here: the partial last block is in memory, or there is none.
@@ -258,6 +282,7 @@ impl Tail {
         let mut buffer = Buffer::with_capacity(CHUNK_MIN_BYTES.max(self.block_bytes));
         buffer.push(block);
         self.chunks.push_back(Chunk { start, buffer });
+        self.note_chunks();
     }
 
     /// Cuts the log at `end`. Bytes above are forgotten; the block of `end` is copied when others may still read
@@ -282,6 +307,7 @@ impl Tail {
             }
         }
         self.end = end;
+        self.note_chunks();
         match kept {
             Some(bytes) if !bytes.is_empty() => self.load(&bytes),
             _ => {}

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::digest::Digest;
 use crate::disk::{File, FrozenBuffer};
 use crate::journal::layout::{AppendEntry, ENTRY_BYTES_MAX, Entry};
-use crate::log::{BatchMark, Boundary, Log, Pending, State};
+use crate::log::{BatchMark, Boundary, DurableMark, Log, Pending, State};
 use crate::planted::{PlantedBug, is_planted};
 use crate::round::path::{Path, choose_path};
 use crate::segment::layout::{align_down, align_up};
@@ -66,19 +66,28 @@ impl Log {
     ) -> bool {
         let mut state = self.state.borrow_mut();
         let mut may_go_through = true;
-        while let Some(first) = state.pending.front().copied() {
+        loop {
+            // Batches stay in line until their round is durable; facts leave it when a round takes them.
+            let first = state.in_round;
+            let fact = match state.pending.get(first) {
+                None => return false,
+                Some(Pending::Batch(_)) => None,
+                Some(fact) => Some(*fact),
+            };
             if budget.journal_bytes < ENTRY_BYTES_MAX as u64 {
                 return true;
             }
-            let part = match first {
-                Pending::Batch(_) => {
+            if fact.is_some() {
+                state.pending.remove(first);
+            }
+            let part = match fact {
+                None | Some(Pending::Batch(_)) => {
                     match self.take_appends(&mut state, budget, round, may_go_through) {
                         Some(part) => part,
                         None => return true,
                     }
                 }
-                Pending::Roll { sealed, digest, next, next_start } => {
-                    state.pending.pop_front();
+                Some(Pending::Roll { sealed, digest, next, next_start }) => {
                     state.rounded.position = next_start;
                     state.rounded.max_timestamp = -1;
                     state.end_block_on_disk = false;
@@ -86,8 +95,7 @@ impl Log {
                     let next = state.rounded;
                     self.fact(entry, PartEffect::Roll { next })
                 }
-                Pending::Truncate { end, place } => {
-                    state.pending.pop_front();
+                Some(Pending::Truncate { end, place }) => {
                     state.rounded = end;
                     // Until this round is durable the old bytes must stay: what follows is journaled.
                     may_go_through = false;
@@ -99,8 +107,7 @@ impl Log {
                     };
                     self.fact(entry, PartEffect::Truncate { end })
                 }
-                Pending::LogStart { start } => {
-                    state.pending.pop_front();
+                Some(Pending::LogStart { start }) => {
                     let entry = Entry::LogStart { uid: self.uid, start };
                     self.fact(entry, PartEffect::LogStart { start })
                 }
@@ -108,7 +115,6 @@ impl Log {
             budget.journal_bytes = budget.journal_bytes.saturating_sub(ENTRY_BYTES_MAX as u64);
             parts.push(part);
         }
-        false
     }
 
     fn fact(self: &Rc<Self>, entry: Entry, effect: PartEffect) -> RoundPart {
@@ -198,11 +204,12 @@ impl Log {
             digest: end.digest,
             payload_checksum: hasher.digest(),
         });
-        for _ in 0..count {
-            if let Some(Pending::Batch(mark)) = state.pending.pop_front() {
-                state.in_round.push(BatchMark { round, ..mark });
+        for pending in state.pending.iter_mut().skip(state.in_round).take(count) {
+            if let Pending::Batch(mark) = pending {
+                mark.round = round;
             }
         }
+        state.in_round += count;
         state.rounded = end;
         // Whatever the path, the block of the end is now wholly in this round or a later one.
         state.end_block_on_disk = false;
@@ -224,15 +231,19 @@ impl Log {
                 for (from, to) in part.payload {
                     state.owed.add(from, to);
                 }
-                assert!(marks <= state.in_round.len());
-                let done: Vec<BatchMark> = state.in_round.drain(..marks).collect();
-                let starts_epoch = done.iter().any(|mark| mark.starts_epoch);
-                for mark in done {
+                assert!(marks <= state.in_round);
+                state.in_round -= marks;
+                let mut starts_epoch = false;
+                for _ in 0..marks {
+                    let Some(Pending::Batch(mark)) = state.pending.pop_front() else {
+                        unreachable!("the batches of a round stand in front")
+                    };
                     if let Some(batch) = &mark.produced {
                         let at = mark.appended_ms;
                         state.durable_producers.note(batch, mark.base, mark.end.offset, at);
                     }
-                    state.history.push_back(mark);
+                    starts_epoch |= mark.starts_epoch;
+                    state.history.push_back(DurableMark { end: mark.end, round: mark.round });
                 }
                 state.durable = end;
                 state.written_end = state.written_end.max(end.offset);
@@ -269,7 +280,7 @@ impl Log {
 
 /// The batches at the front of what waits, up to the first fact.
 fn run_of_batches(state: &State) -> impl Iterator<Item = BatchMark> + '_ {
-    state.pending.iter().map_while(|pending| match pending {
+    state.pending.iter().skip(state.in_round).map_while(|pending| match pending {
         Pending::Batch(mark) => Some(*mark),
         _ => None,
     })

@@ -160,7 +160,7 @@ impl Log {
             producers: seed.producers,
             pending: VecDeque::new(),
             rounded: end,
-            in_round: Vec::new(),
+            in_round: 0,
             end_block_on_disk: !position.is_multiple_of(block as u64),
             owed: Owed::default(),
             history: VecDeque::new(),

@@ -25,16 +25,22 @@ pub struct IndexEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Index {
     entries: Vec<IndexEntry>,
+    /// The next batch at or behind this byte is noted.
+    due_byte: u64,
 }
 
 impl Index {
     /// Notes that a batch begins at `entry`. Keeps it when the last one kept is far enough away.
     pub fn note(&mut self, entry: IndexEntry) {
-        let due =
-            self.entries.last().is_none_or(|last| entry.byte >= last.byte + INDEX_INTERVAL_BYTES);
-        if due {
+        if entry.byte >= self.due_byte {
             self.entries.push(entry);
+            self.due_byte = entry.byte + INDEX_INTERVAL_BYTES;
         }
+    }
+
+    fn of(entries: Vec<IndexEntry>) -> Self {
+        let due_byte = entries.last().map_or(0, |last| last.byte + INDEX_INTERVAL_BYTES);
+        Self { entries, due_byte }
     }
 
     /// Whether the segment's first byte is covered.
@@ -63,7 +69,7 @@ impl Index {
         let mut entries: Vec<_> =
             front.entries.iter().copied().filter(|entry| entry.byte < mine).collect();
         entries.append(&mut self.entries);
-        self.entries = entries;
+        *self = Self::of(entries);
     }
 
     /// The last entry at or before the batch that holds `offset`. `None` when the index begins behind it.
@@ -81,6 +87,7 @@ impl Index {
     /// Forgets entries at or behind `byte`.
     pub fn truncate(&mut self, byte: u64) {
         self.entries.retain(|entry| entry.byte < byte);
+        *self = Self::of(std::mem::take(&mut self.entries));
     }
 
     /// The bytes.
@@ -116,6 +123,6 @@ impl Index {
             }
             entries.push(entry);
         }
-        Ok(Self { entries })
+        Ok(Self::of(entries))
     }
 }

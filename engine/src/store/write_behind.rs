@@ -21,7 +21,7 @@ use crate::store::{Shared, partitions_directory};
 /// A checkpoint is taken after this many bytes, so that a start never has to verify much more.
 pub(super) const CHECKPOINT_EVERY_BYTES: u64 = 128 << 20;
 /// Between checkpoints only pieces of at least this many bytes are written.
-const PIECE_MIN_BYTES: u64 = 64 << 10;
+pub(super) const PIECE_MIN_BYTES: u64 = 64 << 10;
 /// Operations of write-behind in flight.
 const IN_FLIGHT_MAX: usize = 8;
 /// Without load, what is owed is written after this time.
@@ -118,20 +118,42 @@ fn owes_anything(shared: &Shared) -> bool {
 }
 
 async fn work(shared: &Rc<Shared>) -> io::Result<()> {
-    let (used, files) = {
-        let journal = shared.journal.borrow();
-        (journal.used_count(), journal.file_count())
-    };
-    let doomed = shared.logs.borrow().values().any(|log| !log.state.borrow().doomed.is_empty());
-    if 2 * used > files || shared.bytes_since_checkpoint.get() >= CHECKPOINT_EVERY_BYTES || doomed {
+    let survey = survey(shared);
+    shared.owing_logs.set(survey.owing_logs);
+    if shared.is_checkpoint_due() || survey.is_any_doomed {
         return checkpoint(shared, Pass::Recycle).await;
     }
     shared.journaled_since.set(0);
-    for log in logs(shared) {
+    for log in survey.with_pieces {
         flush(shared, &log, Pass::Pieces, 0).await.map_err(is_final)?;
     }
     trim_cache(shared);
     Ok(())
+}
+
+/// What a look at all logs found.
+#[derive(Default)]
+struct Survey {
+    /// Logs that owe at least a piece.
+    with_pieces: Vec<Rc<Log>>,
+    /// Logs that owe anything.
+    owing_logs: u64,
+    /// Whether a log has segments to delete.
+    is_any_doomed: bool,
+}
+
+fn survey(shared: &Shared) -> Survey {
+    let mut survey = Survey::default();
+    for log in shared.logs.borrow().values() {
+        let state = log.state.borrow();
+        let owed_bytes = state.owed.bytes();
+        survey.owing_logs += u64::from(owed_bytes > 0);
+        survey.is_any_doomed |= !state.doomed.is_empty();
+        if owed_bytes >= PIECE_MIN_BYTES {
+            survey.with_pieces.push(Rc::clone(log));
+        }
+    }
+    survey
 }
 
 /// Makes journal files one ahead of need, up to the limit (J15). A task of its own: a checkpoint may take long.
@@ -158,11 +180,16 @@ async fn add_journal_file(shared: &Rc<Shared>) -> io::Result<()> {
     match Journal::make_file(shared.disk.as_ref(), &path, bytes).await {
         Ok(file) => {
             shared.journal.borrow_mut().adopt(path, file);
+            shared.is_ring_stuck.set(false);
             shared.room_made.raise();
             Ok(())
         }
         // A smaller ring does as well; its files come back by recycling.
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            shared.is_ring_stuck.set(true);
+            shared.write_behind_wanted.raise();
+            Ok(())
+        }
         Err(error) => Err(error),
     }
 }
@@ -476,17 +503,18 @@ async fn delete_segments(
 /// Gives back memory of batches that are in their segments, largest tails first, until the cache fits its budget.
 fn trim_cache(shared: &Shared) {
     let logs = shared.logs.borrow();
-    let memory = |log: &Rc<Log>| log.state.borrow().tail.memory_bytes();
-    let mut total: usize = logs.values().map(memory).sum();
+    let mut cached: Vec<usize> =
+        logs.values().map(|log| log.state.borrow().cached_bytes()).collect();
+    let mut total: usize = cached.iter().sum();
     let budget = shared.config.cache_bytes;
     let fair = budget / logs.len().max(1);
-    let mut share = budget.max(1);
+    let mut share = if total > budget { share_of(&mut cached, budget) } else { return };
+    // Memory goes in whole chunks, so that one pass may leave too much.
     while total > budget && share > 4096 {
-        share /= 2;
         for log in logs.values() {
             let mut state = log.state.borrow_mut();
             state.tail.set_share(fair);
-            if state.is_writing {
+            if state.is_writing || state.cached_bytes() <= share {
                 continue;
             }
             let keep_from = state.tail.end().saturating_sub(share as u64);
@@ -497,5 +525,33 @@ fn trim_cache(shared: &Shared) {
                 total -= state.tail.shrink_last(safe).min(total);
             }
         }
+        share /= 2;
+    }
+}
+
+/// The largest share of which all have at most `budget` together, when none has more than its `wishes`.
+fn share_of(wishes: &mut [usize], budget: usize) -> usize {
+    wishes.sort_unstable();
+    let mut left = budget;
+    for (index, wish) in wishes.iter().enumerate() {
+        let share = left / (wishes.len() - index);
+        if *wish > share {
+            return share;
+        }
+        left -= wish;
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share_of;
+
+    #[test]
+    fn a_share_is_what_small_wishes_leave() {
+        assert_eq!(share_of(&mut [10, 1000, 20, 1000], 430), 200);
+        assert_eq!(share_of(&mut [500; 4], 400), 100);
+        assert_eq!(share_of(&mut [1, 2], 10), 7);
+        assert_eq!(share_of(&mut [], 10), 10);
     }
 }
