@@ -4,6 +4,7 @@
 //! Contract, checked for every implementation by [`conformance`]:
 //! * positions and lengths of reads and writes are multiples of [`Disk::block_bytes`];
 //! * a write completes whole or with an error (short writes end inside the implementation);
+//! * through a descriptor of [`OpenMode::Stable`] a completed write is synced as well;
 //! * [`File::sync`] covers exactly the writes that had completed before it was called;
 //! * nothing starts before its future is first polled;
 //! * dropping a future does not stop its operation, so nobody may: the engine awaits every one;
@@ -31,6 +32,9 @@ pub enum OpenMode {
     CreateNew,
     /// The file must exist.
     Existing,
+    /// The file must exist; what is written through this descriptor is stable when the write has completed
+    /// (`O_DSYNC`).
+    Stable,
 }
 
 /// One name in a directory.

@@ -21,9 +21,29 @@ pub const ROUND_SHARE: u64 = 4;
 /// Zeros written at a time when a file is made, in bytes.
 const ZERO_PIECE_BYTES: u64 = 1 << 20;
 
+/// A journal file's two descriptors.
+#[derive(Clone)]
+pub(crate) struct Descriptors {
+    /// For writes that a sync follows; holds the lock.
+    pub(crate) plain: Rc<dyn File>,
+    /// For writes that are stable when they have completed.
+    pub(crate) stable: Rc<dyn File>,
+}
+
+impl Descriptors {
+    async fn open(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
+        Self::beside(disk, path, disk.open(path, OpenMode::Existing).await?).await
+    }
+
+    async fn beside(disk: &dyn Disk, path: &Path, plain: Rc<dyn File>) -> io::Result<Self> {
+        plain.try_lock()?;
+        Ok(Self { plain, stable: disk.open(path, OpenMode::Stable).await? })
+    }
+}
+
 struct JournalFile {
     path: PathBuf,
-    file: Rc<dyn File>,
+    file: Descriptors,
     length_bytes: u64,
     /// Highest round in it; 0 when there is none of this start.
     last_round: u64,
@@ -75,8 +95,7 @@ impl Journal {
                 disk.remove(&path).await?;
                 continue;
             }
-            let file = disk.open(&path, OpenMode::Existing).await?;
-            file.try_lock()?;
+            let file = Descriptors::open(disk, &path).await?;
             journal.free.push(JournalFile { path, file, length_bytes: file_bytes, last_round: 0 });
         }
         while journal.free.len() < 2 {
@@ -118,7 +137,7 @@ impl Journal {
     }
 
     /// The place for a round of `length` bytes; `None` when every file is still needed.
-    pub(crate) fn place(&mut self, length: u64, round: u64) -> Option<(Rc<dyn File>, u64)> {
+    pub(crate) fn place(&mut self, length: u64, round: u64) -> Option<(Descriptors, u64)> {
         assert!(length <= self.round_bytes_max(), "round of {length} B");
         let fits =
             self.used.back().is_some_and(|current| self.position + length <= current.length_bytes);
@@ -131,7 +150,7 @@ impl Journal {
         current.last_round = round;
         let at = self.position;
         self.position += length;
-        Some((Rc::clone(&current.file), at))
+        Some((current.file.clone(), at))
     }
 
     /// Whether a round of `length` bytes has a place.
@@ -163,7 +182,7 @@ impl Journal {
     }
 
     /// Adds a file made by [`Journal::make_file`].
-    pub(crate) fn adopt(&mut self, path: PathBuf, file: Rc<dyn File>) {
+    pub(crate) fn adopt(&mut self, path: PathBuf, file: Descriptors) {
         let length_bytes = self.file_bytes;
         self.free.push(JournalFile { path, file, length_bytes, last_round: 0 });
     }
@@ -180,7 +199,7 @@ impl Journal {
         disk: &dyn Disk,
         path: &Path,
         bytes: u64,
-    ) -> io::Result<Rc<dyn File>> {
+    ) -> io::Result<Descriptors> {
         let file = disk.open(path, OpenMode::CreateNew).await?;
         let made = Self::zero_file(file.as_ref(), bytes).await;
         if let Err(error) = made {
@@ -188,9 +207,8 @@ impl Journal {
             disk.remove(path).await?;
             return Err(error);
         }
-        file.try_lock()?;
         disk.sync_directory(path.parent().unwrap_or(Path::new("."))).await?;
-        Ok(file)
+        Descriptors::beside(disk, path, file).await
     }
 
     async fn zero_file(file: &dyn File, bytes: u64) -> io::Result<()> {

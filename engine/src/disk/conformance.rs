@@ -81,6 +81,7 @@ pub fn checks() -> Vec<Check> {
         a_lock_excludes_every_other_descriptor,
         a_closed_file_refuses_everything,
         syncs_may_overlap,
+        a_stable_descriptor_sees_and_shows_the_same_file,
         writes_to_different_blocks_do_not_mix,
         nothing_starts_before_its_first_poll,
         a_dropped_write_goes_on,
@@ -374,6 +375,26 @@ async fn syncs_may_overlap(ground: Ground) -> Verdict {
     first.and(second)?;
     file.sync().await?;
     Ok(file.close().await?)
+}
+
+async fn a_stable_descriptor_sees_and_shows_the_same_file(ground: Ground) -> Verdict {
+    let file = ground.create("file").await?;
+    file.try_lock()?;
+    file.write_at(ground.blocks(1, 2), 0).await?;
+    file.sync().await?;
+    let stable = ground.disk.open(&ground.path("file"), OpenMode::Stable).await?;
+    stable.write_at(ground.blocks(2, 1), ground.block()).await?;
+    let size = usize::try_from(2 * ground.block()).unwrap_or(usize::MAX);
+    let (ones, twos) = (ground.blocks(1, 1), ground.blocks(2, 1));
+    let expected = [&ones[..], &twos[..]].concat();
+    for descriptor in [&file, &stable] {
+        ensure(
+            descriptor.read_at(0, size).await?[..] == expected[..],
+            "both descriptors show the same bytes",
+        )?;
+    }
+    let missing = ground.disk.open(&ground.path("missing"), OpenMode::Stable).await;
+    ensure_kind(missing, io::ErrorKind::NotFound, "a stable descriptor creates nothing")
 }
 
 async fn writes_to_different_blocks_do_not_mix(ground: Ground) -> Verdict {

@@ -210,6 +210,9 @@ impl Disk for DirectDisk {
             disk.guard(path.parent().unwrap_or(Path::new("/"))).await?;
             let mut options = OpenOptions::new();
             options.read(true).write(true).create_new(mode == OpenMode::CreateNew);
+            if mode == OpenMode::Stable {
+                options.custom_flags(libc::O_DSYNC);
+            }
             let dma = caught(options.dma_open(&path)).await?;
             let in_flight = disk.shared.in_flight.clone();
             let file = DirectFile::new(dma, path, disk.shared.block_bytes, in_flight);

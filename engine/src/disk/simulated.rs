@@ -496,10 +496,11 @@ impl Disk for SimDisk {
                     return Err(io::Error::from_raw_os_error(EROFS));
                 }
                 OpenMode::CreateNew => inner.tree.create_file(&owned)?,
-                OpenMode::Existing => inner.tree.file_id(&owned)?,
+                OpenMode::Existing | OpenMode::Stable => inner.tree.file_id(&owned)?,
             };
             let handle = inner.open_handle(node);
-            Ok(Rc::new(SimFile::new(disk, handle, owned)) as Rc<dyn File>)
+            let is_stable = mode == OpenMode::Stable;
+            Ok(Rc::new(SimFile::new(disk, handle, owned, is_stable)) as Rc<dyn File>)
         })
     }
 

@@ -25,6 +25,8 @@ struct Descriptor {
     disk: SimDisk,
     handle: u64,
     path: PathBuf,
+    /// Writes are synced as well: as a write and a sync behind it, each with its own chance to fail.
+    is_stable: bool,
 }
 
 impl Drop for Descriptor {
@@ -54,8 +56,8 @@ fn check_aligned(position: u64, len: usize) -> io::Result<()> {
 }
 
 impl SimFile {
-    pub(super) fn new(disk: SimDisk, handle: u64, path: PathBuf) -> Self {
-        Self { descriptor: Rc::new(Descriptor { disk, handle, path }) }
+    pub(super) fn new(disk: SimDisk, handle: u64, path: PathBuf, is_stable: bool) -> Self {
+        Self { descriptor: Rc::new(Descriptor { disk, handle, path, is_stable }) }
     }
 
     fn begin<T: 'static>(
@@ -64,7 +66,7 @@ impl SimFile {
         numbers: [u64; 3],
         prepare: impl FnOnce(&mut Inner, Option<Fault>, u64) -> io::Result<Effect<T>>,
     ) -> io::Result<Completion<T>> {
-        let Descriptor { disk, handle, path } = &*self.descriptor;
+        let Descriptor { disk, handle, path, .. } = &*self.descriptor;
         if disk.inner().handles.get(handle).is_none_or(|handle| handle.closed) {
             return Err(closed());
         }
@@ -158,7 +160,10 @@ impl File for SimFile {
 
     fn write_at(&self, buffer: FrozenBuffer, position: u64) -> IoFuture<()> {
         let file = self.clone();
-        Box::pin(async move { file.begin_write(&buffer, position)?.await })
+        Box::pin(async move {
+            file.begin_write(&buffer, position)?.await?;
+            if file.descriptor.is_stable { file.sync().await } else { Ok(()) }
+        })
     }
 
     fn read_at(&self, position: u64, len: usize) -> IoFuture<Slice> {

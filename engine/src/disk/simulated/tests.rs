@@ -68,6 +68,22 @@ fn a_synced_write_survives_every_crash() {
 }
 
 #[test]
+fn a_stable_write_survives_every_crash() {
+    for seed in 0..100 {
+        let (runtime, disk) = machine(seed);
+        let inner = disk.clone();
+        runtime.block_on(async move {
+            create(&inner, "log").await;
+            let file = inner.open(&path("log"), OpenMode::Stable).await.unwrap();
+            file.write_at(blocks_of(7, 3), 0).await.unwrap();
+        });
+        crash(&runtime, &disk);
+        let bytes = disk.file_bytes(&path("log"), View::Visible).unwrap();
+        assert_eq!(count(&bytes, 7), 3 * BLOCK_BYTES, "seed {seed}");
+    }
+}
+
+#[test]
 fn an_unsynced_block_comes_back_old_new_and_damaged() {
     let mut seen = BTreeSet::new();
     for seed in 0..200 {
