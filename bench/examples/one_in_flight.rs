@@ -21,9 +21,7 @@ use levada_client::{Admin, Cluster, ClusterOptions};
 use levada_protocol::kafka::produce::{
     PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData,
 };
-use levada_protocol::kafka::{
-    ApiKey, Reader, RecordBytes, decode_response_header, encode_request,
-};
+use levada_protocol::kafka::{ApiKey, Reader, RecordBytes, decode_response_header, encode_request};
 use levada_record::{BatchBuilder, Compression, NewRecord, Timestamp};
 use rand::{RngCore as _, SeedableRng as _};
 use rustix::event::{PollFd, PollFlags, poll};

@@ -5,7 +5,7 @@
 //! what is left is waiting for acknowledgements.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -129,11 +129,12 @@ pub(super) async fn begin(
     let mut here = Vec::new();
     let mut there: BTreeMap<ShardIndex, Vec<MailedBatch>> = BTreeMap::new();
     for topic in &request.topic_data {
+        let found = topic_of(&image, topic, asked.version);
         let mut entries = Vec::with_capacity(topic.partition_data.len());
         for data in &topic.partition_data {
             let records = data.records.as_slice().unwrap_or_default();
-            let verdict = judge.judge(topic, data.index, records);
-            let partition = judge.partition_of(topic, data.index);
+            let verdict = judge.judge(&found, data.index, records);
+            let partition = partition_of(&found, data.index);
             let place = match verdict {
                 Err(refusal) => {
                     add(&shard.metrics.produce_refused_total, 1);
@@ -198,12 +199,11 @@ impl From<Verified> for MailedBatch {
 
 /// Judges the batches of one request.
 struct Judge<'a> {
-    image: &'a ImageView,
     version: i16,
     acks: i16,
     is_transactional: bool,
     /// Partitions that the request names more than once.
-    twice: HashSet<PartitionId>,
+    twice: BTreeSet<PartitionId>,
     now: Timestamp,
     frame: &'a Frame,
 }
@@ -211,50 +211,24 @@ struct Judge<'a> {
 impl<'a> Judge<'a> {
     fn new(
         context: &Context,
-        image: &'a ImageView,
+        image: &ImageView,
         request: &ProduceRequest<'_>,
         version: i16,
         frame: &'a Frame,
     ) -> Self {
-        let mut judge = Self {
-            image,
+        Self {
             version,
             acks: request.acks,
             is_transactional: request.transactional_id.is_some(),
-            twice: HashSet::new(),
+            twice: named_twice(image, request, version),
             now: Timestamp(context.shard.runtime.now().wall_ms),
             frame,
-        };
-        let mut once = HashSet::new();
-        for topic in &request.topic_data {
-            for data in &topic.partition_data {
-                if let Some(partition) = judge.partition_of(topic, data.index)
-                    && !once.insert(partition)
-                {
-                    judge.twice.insert(partition);
-                }
-            }
         }
-        judge
-    }
-
-    fn topic_of(&self, topic: &TopicProduceData<'_>) -> Result<&'a TopicView, Refusal> {
-        let found = if self.version >= 13 {
-            self.image.topic(topic_id(topic.topic_id)).ok_or(Refusal::UnknownTopicId)
-        } else {
-            self.image.topic_named(&topic.name).ok_or(Refusal::UnknownTopic)
-        };
-        found.map(|topic| &**topic)
-    }
-
-    fn partition_of(&self, topic: &TopicProduceData<'_>, index: i32) -> Option<PartitionId> {
-        let topic = self.topic_of(topic).ok()?;
-        Some(PartitionId::new(topic.image.id, PartitionIndex(index)))
     }
 
     fn judge(
         &self,
-        topic: &TopicProduceData<'_>,
+        topic: &Result<&TopicView, Refusal>,
         index: i32,
         records: &[u8],
     ) -> Result<Verified, Refusal> {
@@ -264,7 +238,7 @@ impl<'a> Judge<'a> {
         if self.is_transactional {
             return Err(Refusal::Transaction);
         }
-        let topic = self.topic_of(topic)?;
+        let topic = topic.as_ref().map_err(Clone::clone)?;
         let partition = PartitionId::new(topic.image.id, PartitionIndex(index));
         if topic.image.partition(partition.index).is_none() {
             return Err(Refusal::UnknownPartition);
@@ -298,6 +272,51 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// The topic that a part of a request means.
+fn topic_of<'a>(
+    image: &'a ImageView,
+    topic: &TopicProduceData<'_>,
+    version: i16,
+) -> Result<&'a TopicView, Refusal> {
+    let found = if version >= 13 {
+        image.topic(topic_id(topic.topic_id)).ok_or(Refusal::UnknownTopicId)
+    } else {
+        image.topic_named(&topic.name).ok_or(Refusal::UnknownTopic)
+    };
+    found.map(|topic| &**topic)
+}
+
+fn partition_of(topic: &Result<&TopicView, Refusal>, index: i32) -> Option<PartitionId> {
+    let topic = topic.as_ref().ok()?;
+    Some(PartitionId::new(topic.image.id, PartitionIndex(index)))
+}
+
+/// The partitions that a request names more than once.
+fn named_twice(
+    image: &ImageView,
+    request: &ProduceRequest<'_>,
+    version: i16,
+) -> BTreeSet<PartitionId> {
+    let (mut once, mut twice) = (BTreeSet::new(), BTreeSet::new());
+    // Most requests name one.
+    if let [topic] = &request.topic_data[..]
+        && topic.partition_data.len() < 2
+    {
+        return twice;
+    }
+    for topic in &request.topic_data {
+        let found = topic_of(image, topic, version);
+        for data in &topic.partition_data {
+            if let Some(partition) = partition_of(&found, data.index)
+                && !once.insert(partition)
+            {
+                twice.insert(partition);
+            }
+        }
+    }
+    twice
+}
+
 /// Waits for all batches and answers.
 async fn finish(context: &Context, asked: Asked, begun: Begun) -> Outcome {
     let Begun { acks, topics, job, mailed, since_ns } = begun;
@@ -329,7 +348,7 @@ async fn finish(context: &Context, asked: Asked, begun: Begun) -> Outcome {
         };
     }
     let image = context.shard.image.get();
-    let mut leaders = HashSet::new();
+    let mut leaders = BTreeSet::new();
     let responses = topics
         .into_iter()
         .map(|topic| TopicProduceResponse {
@@ -355,8 +374,10 @@ async fn finish(context: &Context, asked: Asked, begun: Begun) -> Outcome {
                 .collect(),
         })
         .collect();
-    let nodes = context.nodes(&image).into_iter().filter(|node| leaders.contains(&node.id));
+    let nodes = if leaders.is_empty() { Vec::new() } else { context.nodes(&image) };
     let node_endpoints = nodes
+        .into_iter()
+        .filter(|node| leaders.contains(&node.id))
         .map(|node| NodeEndpoint {
             node_id: node.id.0,
             host: Cow::Owned(node.host),

@@ -25,7 +25,7 @@ use crate::api::{self, Begun, Outcome, OutcomeFuture};
 use crate::budget::{Budget, FrameHold, Permit};
 use crate::config::BrokerConfig;
 use crate::metrics::{add, subtract};
-use crate::runtime::event::{Event, Flag};
+use crate::runtime::event::{Event, Flag, keep_waker};
 use crate::runtime::socket::Socket;
 use crate::shard::Shard;
 
@@ -378,9 +378,9 @@ impl Connection {
             if self.draining.get() {
                 return Poll::Ready(Ok(0));
             }
-            *self.reader.borrow_mut() = Some(context.waker().clone());
+            keep_waker(&mut self.reader.borrow_mut(), context.waker());
             let mut buffer = self.buffer.borrow_mut();
-            let read = self.socket.poll_read(context, buffer.spare());
+            let read = self.socket.poll_read(context, &mut *buffer);
             if read.is_pending() {
                 buffer.rest();
             }
@@ -389,7 +389,6 @@ impl Connection {
         .await;
         match bytes {
             Ok(bytes) => {
-                self.buffer.borrow_mut().note_read(bytes);
                 self.active_ns.set(self.runtime.now().monotonic_ns);
                 Ok(bytes)
             }

@@ -30,7 +30,7 @@ impl Event {
         if self.set.take() {
             return Poll::Ready(());
         }
-        *self.waker.borrow_mut() = Some(context.waker().clone());
+        keep_waker(&mut self.waker.borrow_mut(), context.waker());
         Poll::Pending
     }
 
@@ -52,6 +52,14 @@ impl Future for Wait<'_> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         self.event.poll_wait(context)
+    }
+}
+
+/// Keeps `waker` in `place`; costs nothing when it is there already.
+pub(crate) fn keep_waker(place: &mut Option<Waker>, waker: &Waker) {
+    match place {
+        Some(known) => known.clone_from(waker),
+        None => *place = Some(waker.clone()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Sockets: listeners shared by all shards, streams with one reader and one writer, vectored sends.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use glommio::net::{TcpListener, TcpStream};
+use levada_protocol::frame::FrameBuffer;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::{Domain, Protocol, Type};
 
@@ -18,6 +19,14 @@ const BACKLOG: i32 = 1024;
 
 /// Rows of free ports that are tried before giving up.
 const ROW_TRIES: u32 = 32;
+
+/// Room for what comes first after a pause, in bytes.
+const FIRST_BYTES: usize = 4 << 10;
+
+thread_local! {
+    /// What comes first after a pause goes through here: the executor reads only into memory that has a value.
+    static FIRST: RefCell<[u8; FIRST_BYTES]> = const { RefCell::new([0; FIRST_BYTES]) };
+}
 
 /// Most slices that the kernel takes in one send.
 const SEND_SLICES_MAX: usize = 1024;
@@ -125,9 +134,44 @@ impl Listener {
     }
 }
 
+/// Where received bytes go.
+pub trait Inbox {
+    /// The bytes that are there; the next read goes behind them, within the capacity.
+    fn spare(&mut self) -> &mut Vec<u8>;
+    /// As many bytes were read into [`Inbox::spare`].
+    fn note_read(&mut self, read_bytes: usize);
+    /// Takes bytes that were read elsewhere.
+    fn feed(&mut self, bytes: &[u8]);
+}
+
+impl Inbox for FrameBuffer {
+    fn spare(&mut self) -> &mut Vec<u8> {
+        FrameBuffer::spare(self)
+    }
+    fn note_read(&mut self, read_bytes: usize) {
+        FrameBuffer::note_read(self, read_bytes);
+    }
+    fn feed(&mut self, bytes: &[u8]) {
+        FrameBuffer::feed(self, bytes);
+    }
+}
+
+impl Inbox for Vec<u8> {
+    fn spare(&mut self) -> &mut Vec<u8> {
+        self.reserve(FIRST_BYTES);
+        self
+    }
+    fn note_read(&mut self, _read_bytes: usize) {}
+    fn feed(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
 /// A connected stream. One task may read while another writes.
 pub struct Socket {
     stream: RefCell<TcpStream>,
+    /// The last read took all there was: the next one waits for the executor to say that there is more.
+    is_drained: Cell<bool>,
     local: SocketAddr,
     peer: SocketAddr,
 }
@@ -137,7 +181,8 @@ impl Socket {
         let local = stream.local_addr().map_err(io::Error::from)?;
         let peer = stream.peer_addr().map_err(io::Error::from)?;
         stream.set_nodelay(true).map_err(io::Error::from)?;
-        let socket = Self { stream: RefCell::new(stream), local, peer };
+        let socket =
+            Self { stream: RefCell::new(stream), is_drained: Cell::new(false), local, peer };
         socket.with_fd(|fd| rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC))?;
         Ok(socket)
     }
@@ -161,36 +206,47 @@ impl Socket {
         self.peer
     }
 
-    /// Reads what is there behind the bytes of `buffer`, within its capacity; 0 bytes at the end of the stream. With
-    /// nothing there, arranges to be woken.
+    /// Reads what is there into `buffer`; 0 bytes at the end of the stream. With nothing there, arranges to be woken.
+    ///
+    /// A small request costs one system call: the executor's read takes it whole and begins to wait for the next at
+    /// once. While there is more than that, bytes are read straight behind those in the buffer.
     pub fn poll_read(
         &self,
         context: &mut Context<'_>,
-        buffer: &mut Vec<u8>,
+        buffer: &mut impl Inbox,
     ) -> Poll<io::Result<usize>> {
-        // Into memory that nobody has filled with zeros first, which the executor's own read cannot.
-        let read = self.with_fd(|fd| {
-            let spare = rustix::buffer::spare_capacity(buffer);
-            rustix::net::recv(fd, spare, RecvFlags::DONTWAIT).map(|(read, _)| read)
-        });
-        match read {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            other => return Poll::Ready(other),
+        if !self.is_drained.get() {
+            let spare = buffer.spare();
+            let room = spare.capacity() - spare.len();
+            // Into memory that nobody has filled with zeros first.
+            let read = self.with_fd(|fd| {
+                let spare = rustix::buffer::spare_capacity(spare);
+                rustix::net::recv(fd, spare, RecvFlags::DONTWAIT).map(|(read, _)| read)
+            });
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(read) => {
+                    self.is_drained.set(read < room);
+                    buffer.note_read(read);
+                    return Poll::Ready(Ok(read));
+                }
+            }
         }
-        let mut first = [0; 64];
-        let room = first.len().min(buffer.capacity() - buffer.len());
-        let mut stream = self.stream.borrow_mut();
-        let first = first.get_mut(..room).unwrap_or_default();
-        let read = ready!(Pin::new(&mut *stream).poll_read(context, first))?;
-        buffer.extend_from_slice(first.get(..read).unwrap_or_default());
-        Poll::Ready(Ok(read))
+        FIRST.with_borrow_mut(|first| {
+            let mut stream = self.stream.borrow_mut();
+            let read = ready!(Pin::new(&mut *stream).poll_read(context, first))?;
+            self.is_drained.set(read < first.len());
+            buffer.feed(first.get(..read).unwrap_or_default());
+            Poll::Ready(Ok(read))
+        })
     }
 
-    /// Reads what is there behind the bytes of `buffer`, within its capacity; 0 bytes at the end of the stream.
+    /// Reads what is there into `buffer`; 0 bytes at the end of the stream.
     ///
     /// # Errors
     /// What the kernel says; the connection is lost.
-    pub async fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    pub async fn read(&self, buffer: &mut impl Inbox) -> io::Result<usize> {
         poll_fn(|context| self.poll_read(context, buffer)).await
     }
 
@@ -336,7 +392,7 @@ mod tests {
             let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
             socket.send_all(&mut slices, || ()).await.unwrap();
             socket.finish();
-            assert_eq!(socket.read(&mut Vec::with_capacity(8)).await.unwrap(), 0);
+            assert_eq!(socket.read(&mut Vec::new()).await.unwrap(), 0);
             reader
         });
         assert!(reader.join().unwrap() == expected);

@@ -35,7 +35,20 @@ struct Shared {
     panicked: Cell<Option<&'static str>>,
     on_panic: RefCell<Option<OnPanic>>,
     start: Instant,
+    /// The wall clock as last read.
+    wall: Cell<Wall>,
 }
+
+/// The wall clock at some moment.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wall {
+    read_ns: u64,
+    /// Since 1970, in microseconds; 0 before the first look.
+    us: i64,
+}
+
+/// Between two looks at the wall clock, in nanoseconds: meanwhile it goes as the other clock does.
+const WALL_EVERY_NS: u64 = 1_000_000;
 
 type OnPanic = Rc<dyn Fn(&'static str)>;
 
@@ -62,6 +75,7 @@ impl GlommioRuntime {
             panicked: Cell::new(None),
             on_panic: RefCell::new(None),
             start,
+            wall: Cell::default(),
         };
         Self { shared: Rc::new(shared) }
     }
@@ -170,12 +184,21 @@ impl Runtime for GlommioRuntime {
     fn now(&self) -> Now {
         let elapsed = Instant::now().saturating_duration_since(self.shared.start);
         let monotonic_ns = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        let wall_ms = match SystemTime::now().duration_since(UNIX_EPOCH) {
-            Ok(since) => millis(since),
-            Err(before) => -millis(before.duration()),
-        };
-        Now { monotonic_ns, wall_ms }
+        let mut wall = self.shared.wall.get();
+        let mut since_ns = monotonic_ns.saturating_sub(wall.read_ns);
+        if wall.us == 0 || since_ns >= WALL_EVERY_NS {
+            let micros =
+                |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+            let us = match SystemTime::now().duration_since(UNIX_EPOCH) {
+                Ok(since) => micros(since),
+                Err(before) => -micros(before.duration()),
+            };
+            wall = Wall { read_ns: monotonic_ns, us };
+            since_ns = 0;
+            self.shared.wall.set(wall);
+        }
+        let since_us = i64::try_from(since_ns / 1_000).unwrap_or(i64::MAX);
+        Now { monotonic_ns, wall_ms: wall.us.saturating_add(since_us).div_euclid(1_000) }
     }
 }
 
