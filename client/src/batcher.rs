@@ -211,36 +211,30 @@ impl Batcher {
 
     /// Takes the ready batches, those that have lingered, and with `all` the rest too. Per
     /// partition in the order in which they were opened. A batch that has lingered stays open while
-    /// its partition is `held_up`: closed it could not leave either, open it can grow.
+    /// its partition is `held_up`: closed it could not leave either, open it can grow. Tells, too, when
+    /// the next open batch will have lingered; whoever frees a partition looks again anyway.
     pub(crate) fn take(
         &mut self,
         now_ms: u64,
         all: bool,
         held_up: impl Fn(&Arc<str>, i32) -> bool,
-    ) -> Vec<ReadyBatch> {
+    ) -> (Vec<ReadyBatch>, Option<u64>) {
+        let mut next_due_ms: Option<u64> = None;
+        let mut due = Vec::new();
         for lanes in &mut self.lanes {
-            let lingered = |partition: i32, open: &OpenBatch| {
-                open.opened_ms + self.linger_ms <= now_ms && !held_up(&lanes.topic, partition)
-            };
-            let due: Vec<i32> = lanes
-                .open
-                .iter()
-                .filter(|(partition, open)| all || lingered(**partition, open))
-                .map(|(partition, _)| *partition)
-                .collect();
-            for partition in due {
+            for (partition, open) in &lanes.open {
+                let due_ms = open.opened_ms + self.linger_ms;
+                if all || (due_ms <= now_ms && !held_up(&lanes.topic, *partition)) {
+                    due.push(*partition);
+                } else if now_ms < due_ms {
+                    next_due_ms = Some(next_due_ms.map_or(due_ms, |next| next.min(due_ms)));
+                }
+            }
+            for partition in due.drain(..) {
                 lanes.close(partition, &mut self.ready, &mut self.chance);
             }
         }
-        mem::take(&mut self.ready)
-    }
-
-    /// When the next open batch will have lingered long enough, of partitions that are not `held_up`.
-    pub(crate) fn next_due_ms(&self, held_up: impl Fn(&Arc<str>, i32) -> bool) -> Option<u64> {
-        let open = self.lanes.iter().flat_map(|lanes| {
-            lanes.open.iter().filter(|(partition, _)| !held_up(&lanes.topic, **partition))
-        });
-        open.map(|(_, open)| open.opened_ms + self.linger_ms).min()
+        (mem::take(&mut self.ready), next_due_ms)
     }
 }
 
@@ -325,7 +319,7 @@ mod tests {
         assert_eq!(push(&mut batcher, &record(&value), 0), (0, 1));
         assert!(!batcher.has_ready());
         assert_eq!(push(&mut batcher, &record(&value), 0), (0, 0));
-        let ready = batcher.take(0, false, free);
+        let (ready, _) = batcher.take(0, false, free);
         assert_eq!(ready.len(), 1);
         assert_eq!(ready[0].builder.record_count(), 2);
         assert!(ready[0].builder.uncompressed_bytes() <= 1000);
@@ -337,14 +331,16 @@ mod tests {
     #[test]
     fn a_batch_is_ready_when_it_has_lingered() {
         let mut batcher = batcher(1000, 2);
-        assert_eq!(batcher.next_due_ms(free), None);
+        let taken = |batcher: &mut Batcher, now_ms: u64, all: bool| {
+            let (ready, next_due_ms) = batcher.take(now_ms, all, free);
+            (ready.len(), next_due_ms)
+        };
+        assert_eq!(taken(&mut batcher, 0, false), (0, None));
         push(&mut batcher, &ProducerRecord { partition: Some(1), ..record(b"x") }, 10);
         push(&mut batcher, &ProducerRecord { partition: Some(0), ..record(b"x") }, 12);
-        assert_eq!(batcher.next_due_ms(free), Some(15));
-        assert!(batcher.take(14, false, free).is_empty());
-        assert_eq!(batcher.take(15, false, free).len(), 1);
-        assert_eq!(batcher.take(15, true, free).len(), 1);
-        assert_eq!(batcher.next_due_ms(free), None);
+        assert_eq!(taken(&mut batcher, 14, false), (0, Some(15)));
+        assert_eq!(taken(&mut batcher, 15, false), (1, Some(17)));
+        assert_eq!(taken(&mut batcher, 15, true), (1, None));
     }
 
     /// With a linger of 0 and all requests of a partition in flight, every record used to become a batch
@@ -355,15 +351,14 @@ mod tests {
         let held_up = |_: &Arc<str>, partition: i32| partition == 0;
         push(&mut batcher, &ProducerRecord { partition: Some(0), ..record(b"x") }, 0);
         push(&mut batcher, &ProducerRecord { partition: Some(1), ..record(b"x") }, 1);
-        assert_eq!(batcher.next_due_ms(held_up), Some(1 + LINGER_MS));
-        let taken = batcher.take(100, false, held_up);
+        let (taken, next_due_ms) = batcher.take(100, false, held_up);
         assert_eq!(taken.iter().map(|batch| batch.partition).collect::<Vec<_>>(), [1]);
-        assert_eq!(batcher.next_due_ms(held_up), None, "nobody wakes up for what cannot leave");
+        assert_eq!(next_due_ms, None, "nobody wakes up for what cannot leave");
         assert_eq!(
             push(&mut batcher, &ProducerRecord { partition: Some(0), ..record(b"x") }, 101),
             (0, 1)
         );
-        assert_eq!(batcher.take(101, false, free)[0].builder.record_count(), 2);
+        assert_eq!(batcher.take(101, false, free).0[0].builder.record_count(), 2);
     }
 
     #[test]

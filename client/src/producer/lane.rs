@@ -291,27 +291,20 @@ impl Lane {
         self.window() <= self.queue.len() || (self.draining && !self.queue.is_empty())
     }
 
-    /// Whether a batch can be sent now.
-    pub(crate) fn sendable(&self, now_ms: u64) -> bool {
+    /// Whether it would send a batch now, were it not for an identity or a pause.
+    pub(crate) fn wants_to_send(&self) -> bool {
         let in_flight = self.in_flight();
-        in_flight < self.queue.len()
-            && in_flight < self.window()
-            && !self.draining
-            && !self.needs_identity()
-            && self.not_before_ms <= now_ms
+        in_flight < self.queue.len() && in_flight < self.window() && !self.draining
     }
 
-    /// When to look again, where time alone decides: the end of a pause, or a batch gets too old.
-    pub(crate) fn next_ms(&self, now_ms: u64, timeout_ms: u64) -> Option<u64> {
-        if self.in_flight() > 0 {
-            return None;
-        }
-        let expires_ms = self.queue.front()?.created_ms.saturating_add(timeout_ms);
-        Some(if now_ms < self.not_before_ms {
-            expires_ms.min(self.not_before_ms)
-        } else {
-            expires_ms
-        })
+    /// Whether a batch can be sent now.
+    pub(crate) fn sendable(&self, now_ms: u64) -> bool {
+        self.wants_to_send() && !self.needs_identity() && self.not_before_ms <= now_ms
+    }
+
+    /// The end of its pause; long ago when there is none.
+    pub(crate) fn not_before_ms(&self) -> u64 {
+        self.not_before_ms
     }
 
     /// The next batch to send, its number and bytes, to a broker that takes `best` and Kafka's

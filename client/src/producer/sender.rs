@@ -26,7 +26,7 @@ use super::{Acks, ProducerOptions, Shared};
 use crate::cluster::{AutoCreate, Cluster};
 use crate::connection::{Connection, Reply};
 use crate::error::{CallError, ClientError, ConnectError, Refusal};
-use crate::metadata::{Asked, Home, TopicView};
+use crate::metadata::{Asked, ClusterView, Home, TopicView};
 use crate::retry::Chance;
 
 /// Longest pause that a broker can ask for, in ms.
@@ -85,6 +85,20 @@ struct Node {
     served: Option<LaneId>,
 }
 
+/// Lanes that would send, by what they wait for. A lane that waits for an answer stands nowhere: the answer rouses it.
+/// With many lanes, a look at each of them at every turn would cost more than the records do.
+#[derive(Debug, Default)]
+struct Ready {
+    /// For their turn at the leader.
+    at: BTreeMap<Home, BTreeSet<LaneId>>,
+    /// For the end of a pause, in ms.
+    paused: BTreeSet<(u64, LaneId)>,
+    /// For a producer id.
+    unidentified: BTreeSet<LaneId>,
+    /// For the news that they have a leader.
+    leaderless: BTreeSet<LaneId>,
+}
+
 pub(super) struct Sender {
     cluster: Cluster,
     options: Arc<ProducerOptions>,
@@ -92,6 +106,10 @@ pub(super) struct Sender {
     commands: mpsc::Receiver<Command>,
     chance: Chance,
     lanes: BTreeMap<LaneId, Lane>,
+    ready: Ready,
+    /// What the homes in `ready` were taken from.
+    view: Arc<ClusterView>,
+    expire_due_ms: u64,
     nodes: HashMap<Home, Node>,
     works: FuturesUnordered<Work>,
     identity: Option<Identity>,
@@ -110,6 +128,7 @@ impl Sender {
         chance: Chance,
     ) -> Self {
         let refresh_due_ms = ms(options.metadata_age);
+        let view = cluster.view();
         Self {
             cluster,
             options,
@@ -117,6 +136,9 @@ impl Sender {
             commands,
             chance,
             lanes: BTreeMap::new(),
+            ready: Ready::default(),
+            view,
+            expire_due_ms: 0,
             nodes: HashMap::new(),
             works: FuturesUnordered::new(),
             identity: None,
@@ -164,24 +186,67 @@ impl Sender {
         let held_up = |topic: &Arc<str>, partition: i32| {
             lanes.get(&(Arc::clone(topic), partition)).is_some_and(Lane::is_held_up)
         };
-        let ready = batcher.take(self.shared.clock.now_ms(), all, held_up);
-        let next_due_ms = batcher.next_due_ms(held_up);
+        let (ready, next_due_ms) = batcher.take(self.shared.clock.now_ms(), all, held_up);
         drop(batcher);
         for batch in ready {
             let id = (batch.topic, batch.partition);
             let options = &self.options;
             let lane = self.lanes.entry(id.clone()).or_insert_with(|| {
-                Lane::new(id.0, id.1, options.is_idempotent(), options.lane_in_flight_max())
+                Lane::new(
+                    Arc::clone(&id.0),
+                    id.1,
+                    options.is_idempotent(),
+                    options.lane_in_flight_max(),
+                )
             });
             lane.push(batch.builder, batch.ticket, batch.opened_ms);
+            self.rouse(id);
         }
         next_due_ms
     }
 
+    /// Puts a lane where it belongs, after anything that may have changed that.
+    fn rouse(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.wants_to_send()) else {
+            return;
+        };
+        let now_ms = self.shared.clock.now_ms();
+        if lane.needs_identity() {
+            self.ready.unidentified.insert(id);
+        } else if now_ms < lane.not_before_ms() {
+            self.ready.paused.insert((lane.not_before_ms(), id));
+        } else if let Some(home) = self.view.home(&id.0, id.1) {
+            self.ready.at.entry(home).or_default().insert(id);
+        } else {
+            lane.note("the partition has no leader");
+            self.stale_topics.insert(Arc::clone(&id.0));
+            self.ready.leaderless.insert(id);
+        }
+    }
+
+    /// Asks again for those that have no leader; when there is news, the next dispatch does it.
+    fn rouse_leaderless(&mut self) {
+        if Arc::ptr_eq(&self.view, &self.cluster.view()) {
+            for id in std::mem::take(&mut self.ready.leaderless) {
+                self.rouse(id);
+            }
+        }
+    }
+
+    /// Gives up what is too old; looks for it ten times within that time.
     fn expire(&mut self, now_ms: u64) {
+        if now_ms < self.expire_due_ms {
+            return;
+        }
         let timeout_ms = ms(self.options.delivery_timeout);
-        for lane in self.lanes.values_mut().filter(|lane| !lane.is_empty()) {
+        self.expire_due_ms = now_ms + (timeout_ms / 10).max(1);
+        let mut expired = Vec::new();
+        for (id, lane) in self.lanes.iter_mut().filter(|(_, lane)| !lane.is_empty()) {
             lane.expire(now_ms, timeout_ms);
+            expired.push(id.clone());
+        }
+        for id in expired {
+            self.rouse(id);
         }
     }
 
@@ -191,8 +256,13 @@ impl Sender {
             return;
         }
         let mut wanting = false;
-        for lane in self.lanes.values_mut().filter(|lane| lane.needs_identity()) {
+        for id in std::mem::take(&mut self.ready.unidentified) {
+            let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.needs_identity()) else {
+                self.rouse(id);
+                continue;
+            };
             wanting |= !self.identity.is_some_and(|identity| lane.set_identity(identity));
+            self.rouse(id);
         }
         if wanting && self.identifying.may_start(now_ms) {
             self.identity = None;
@@ -206,24 +276,27 @@ impl Sender {
     /// Sends what can be sent.
     fn dispatch(&mut self, now_ms: u64) {
         let view = self.cluster.view();
-        let mut by_leader: BTreeMap<Home, Vec<LaneId>> = BTreeMap::new();
-        for (id, lane) in &mut self.lanes {
-            if !lane.sendable(now_ms) {
-                continue;
-            }
-            if let Some(leader) = view.home(&id.0, id.1) {
-                by_leader.entry(leader).or_default().push(id.clone());
-            } else {
-                lane.note("the partition has no leader");
-                self.stale_topics.insert(Arc::clone(&id.0));
+        if !Arc::ptr_eq(&view, &self.view) {
+            self.view = view;
+            let at = std::mem::take(&mut self.ready.at).into_values().flatten();
+            for id in at.chain(std::mem::take(&mut self.ready.leaderless)) {
+                self.rouse(id);
             }
         }
-        for (leader, lanes) in by_leader {
-            self.dispatch_to(leader, &lanes, now_ms);
+        while let Some((_, id)) =
+            self.ready.paused.first().filter(|(end_ms, _)| *end_ms <= now_ms).cloned()
+        {
+            self.ready.paused.pop_first();
+            self.rouse(id);
+        }
+        self.ready.at.retain(|_, lanes| !lanes.is_empty());
+        let homes: Vec<Home> = self.ready.at.keys().copied().collect();
+        for home in homes {
+            self.dispatch_to(home, now_ms);
         }
     }
 
-    fn dispatch_to(&mut self, leader: Home, lanes: &[LaneId], now_ms: u64) {
+    fn dispatch_to(&mut self, leader: Home, now_ms: u64) {
         let in_flight_max = usize::try_from(self.options.in_flight_max.max(1)).unwrap_or(1);
         let node = self.nodes.entry(leader).or_default();
         if node.connection.as_ref().is_some_and(Connection::is_closed) {
@@ -242,9 +315,8 @@ impl Sender {
             && node.in_flight < in_flight_max
             && node.throttled_until_ms <= now_ms
         {
-            let begin =
-                node.served.as_ref().map_or(0, |served| lanes.partition_point(|id| id <= served));
-            let picked = self.pick(lanes, begin, now_ms, connection.best_encoding());
+            let served = node.served.clone();
+            let picked = self.pick(leader, served.as_ref(), now_ms, connection.best_encoding());
             let Some((last, ..)) = picked.last() else { return };
             let served = Some(last.clone());
             if let Some(node) = self.nodes.get_mut(&leader) {
@@ -255,28 +327,48 @@ impl Sender {
         }
     }
 
-    /// One batch of each lane that can send, beginning with the one at `begin`, up to the bytes of a
+    /// One batch of each lane that waits there, beginning behind the one that was `served` last, up to the bytes of a
     /// request; in an encoding that whoever takes `best` takes.
     fn pick(
         &mut self,
-        lanes: &[LaneId],
-        begin: usize,
+        leader: Home,
+        served: Option<&LaneId>,
         now_ms: u64,
         best: Encoding,
     ) -> Vec<(LaneId, u64, Bytes)> {
         let mut room = usize::try_from(self.options.request_bytes).unwrap_or(usize::MAX);
+        let Some(waiting) = self.ready.at.get_mut(&leader) else { return Vec::new() };
         let mut picked = Vec::new();
-        for id in lanes.iter().cycle().skip(begin).take(lanes.len()) {
-            if room == 0 {
-                break;
+        // From the served one on first, then the others.
+        let mut order = match served {
+            Some(served) => {
+                let mut behind = waiting.split_off(served);
+                let is_served = behind.take(served);
+                (behind, std::mem::take(waiting), is_served)
             }
-            let Some(lane) = self.lanes.get_mut(id).filter(|lane| lane.sendable(now_ms)) else {
-                continue;
-            };
-            if let Some((number, bytes)) = lane.send_next(best) {
+            None => (std::mem::take(waiting), BTreeSet::new(), None),
+        };
+        let mut roused = Vec::new();
+        let next = |order: &mut (BTreeSet<LaneId>, BTreeSet<LaneId>, Option<LaneId>)| {
+            order.0.pop_first().or_else(|| order.1.pop_first()).or_else(|| order.2.take())
+        };
+        while room > 0
+            && let Some(id) = next(&mut order)
+        {
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            if lane.sendable(now_ms)
+                && let Some((number, bytes)) = lane.send_next(best)
+            {
                 room = room.saturating_sub(bytes.len());
                 picked.push((id.clone(), number, bytes));
             }
+            roused.push(id);
+        }
+        waiting.append(&mut order.0);
+        waiting.append(&mut order.1);
+        waiting.extend(order.2);
+        for id in roused {
+            self.rouse(id);
         }
         picked
     }
@@ -355,16 +447,20 @@ impl Sender {
 
     /// When time alone makes something possible or necessary.
     fn next_ms(&self, now_ms: u64) -> Option<u64> {
-        let timeout_ms = ms(self.options.delivery_timeout);
-        let lanes = self.lanes.values().filter_map(|lane| lane.next_ms(now_ms, timeout_ms));
-        let waiting = self.lanes.values().any(|lane| !lane.is_empty());
+        let is_waiting = !self.ready.at.is_empty()
+            || !self.ready.unidentified.is_empty()
+            || !self.stale_topics.is_empty();
         let errands = self.nodes.values().map(|node| &node.connecting);
         let errands = errands.chain([&self.identifying, &self.refreshing]);
-        let errands =
-            errands.filter(|errand| waiting && !errand.running).map(|errand| errand.not_before_ms);
+        let errands = errands
+            .filter(|errand| is_waiting && !errand.running)
+            .map(|errand| errand.not_before_ms);
         let throttles = self.nodes.values().map(|node| node.throttled_until_ms);
+        let pause = self.ready.paused.first().map(|(end_ms, _)| *end_ms);
         let later = errands.chain(throttles).filter(|at_ms| now_ms < *at_ms);
-        lanes.chain(later).chain([self.refresh_due_ms]).min()
+        let has_batches = self.lanes.values().any(|lane| !lane.is_empty());
+        let expiry = has_batches.then_some(self.expire_due_ms);
+        later.chain(pause).chain(expiry).chain([self.refresh_due_ms]).min()
     }
 
     fn on_done(&mut self, done: Done) {
@@ -396,11 +492,13 @@ impl Sender {
                 drop(batcher);
                 // Not more often than this while leaders are being elected.
                 self.refreshing.succeeded(now_ms + u64::from(backoff.first_ms));
+                self.rouse_leaderless();
             }
             Done::Refreshed { outcome: Err(error) } => {
                 tracing::debug!(%error, "cannot get metadata");
                 let delay_ms = backoff.delay_ms(self.refreshing.failed + 1, &mut self.chance);
                 self.refreshing.failed(now_ms, delay_ms);
+                self.rouse_leaderless();
                 self.note_all(&error.to_string());
             }
             Done::Identified { outcome: Ok(identity) } => {
@@ -477,6 +575,7 @@ impl Sender {
             if let Some(bytes) = consequence.too_large_bytes {
                 self.shared.batcher().shrink(&id.0, bytes);
             }
+            self.rouse(id.clone());
         }
     }
 }
