@@ -202,7 +202,7 @@ impl Comparison {
                 cells.collect::<Vec<_>>().join(", ")
             };
             let interval = |change: &Change| match change.interval {
-                Some((low, high)) => format!("{low:.3} to {high:.3}"),
+                Some((low, high)) => format!("{} to {}", bound(low), bound(high)),
                 None => "-".to_owned(),
             };
             add!(
@@ -216,6 +216,12 @@ impl Comparison {
             );
         }
         text.push('\n');
+        text + &self.verdict_lines()
+    }
+
+    /// What it came to: a line for each side but the first, and one for each condition that is met.
+    pub fn verdict_lines(&self) -> String {
+        let mut text = String::new();
         for (side, verdict) in self.sides.iter().skip(1).zip(&self.verdicts) {
             add!(
                 text,
@@ -231,6 +237,20 @@ impl Comparison {
             add!(text, "FAILED {failed}\n");
         }
         text
+    }
+}
+
+/// Beyond a factor of this, an interval only says that too few runs were made.
+const RATIO_SHOWN_MAX: f64 = 1000.0;
+
+/// An end of an interval, for people.
+fn bound(ratio: f64) -> String {
+    if RATIO_SHOWN_MAX < ratio {
+        "∞".to_owned()
+    } else if ratio < 1.0 / RATIO_SHOWN_MAX {
+        "0".to_owned()
+    } else {
+        format!("{ratio:.3}")
     }
 }
 
@@ -251,6 +271,13 @@ mod tests {
         assert!(
             compare(&sides, &wrong, Unlike::Refused).unwrap_err().to_string().contains("--fail-if")
         );
+    }
+
+    #[test]
+    fn an_interval_of_two_wild_runs_is_short_to_write() {
+        let sides = [side("a", &[1.0, 50.0]), side("b", &[1.0, 50.0])];
+        let text = compare(&sides, &[], Unlike::Refused).unwrap().markdown();
+        assert!(text.contains("| 0 to ∞ | noise |"), "{text}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod doctor;
 mod flatbuffers;
 mod hostile;
 mod powercut;
+mod screenshots;
 mod sim;
 mod versus;
 
@@ -49,6 +50,8 @@ enum Task {
     Hostile(hostile::Options),
     /// Runs the same loads on Levada and on another broker, in turn, and compares them.
     Versus(versus::Options),
+    /// Opens the pages of a run and of a comparison in Chromium and takes pictures of them.
+    Screenshots(screenshots::Options),
     /// Measures the start with many segments, and with a full journal.
     Starts(crash::starts::Options),
 }
@@ -66,6 +69,7 @@ fn main() -> anyhow::Result<()> {
         Task::DoctorLaunch(options) => doctor::launch::run(&options),
         Task::Hostile(options) => hostile::run(&options),
         Task::Versus(options) => versus::run(&options),
+        Task::Screenshots(options) => screenshots::run(&options),
         Task::Starts(options) => crash::starts::run(&options),
     }
 }
