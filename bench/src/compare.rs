@@ -23,7 +23,7 @@ pub struct Row {
     pub metric: String,
     /// Whether the verdict over all looks at it.
     pub decides: bool,
-    /// Of each side, the geometric mean over its runs; ns, or records a second. `None` where a side
+    /// Of each side, the median over its runs; ns, or records a second. `None` where a side
     /// does not have it.
     pub values: Vec<Option<f64>>,
     /// Of each side but the first, against the first.
@@ -144,9 +144,16 @@ fn row(
     if changes.iter().all(Option::is_none) {
         return None;
     }
-    // The ratio to 1 is the geometric mean.
-    let mean = |figures: &Vec<f64>| change(&[1.0], figures, good).map(|change| change.ratio);
-    Some(Row { metric, decides, values: all.iter().map(mean).collect(), changes })
+    let values = all.into_iter().map(median).collect();
+    Some(Row { metric, decides, values, changes })
+}
+
+/// The middle one, the mean of two.
+fn median(mut figures: Vec<f64>) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    let upper = *figures.get(figures.len() / 2)?;
+    let lower = *figures.get((figures.len() - 1) / 2)?;
+    Some(f64::midpoint(lower, upper))
 }
 
 /// What differs in the options of any two runs, or makes a run useless.

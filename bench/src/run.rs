@@ -253,6 +253,10 @@ impl Running<'_> {
         if interrupted {
             problems.push("interrupted: these are the figures up to then".to_owned());
         }
+        if failures.records == 0 {
+            // Of the client as a whole: no record suffered from it.
+            problems.extend(failures.first.take());
+        }
         if plan.ending.is_silent() {
             problems.push(format!("no broker answered for {} s: ended early", options.timeout_s));
         }
