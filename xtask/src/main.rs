@@ -1,5 +1,6 @@
 //! `cargo xtask`: the project's own tasks, one module each.
 
+mod bench_check;
 mod codegen;
 mod conformance;
 #[cfg_attr(
@@ -27,6 +28,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measures the bench: a build against itself, and against a broker that answers later.
+    BenchCheck(bench_check::Options),
     /// Makes the committed generated code anew.
     Codegen,
     /// Makes the committed FlatBuffers code anew; needs the feature `flatc`.
@@ -58,6 +61,7 @@ enum Task {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
+        Task::BenchCheck(options) => bench_check::run(&options),
         Task::Codegen => codegen::run(),
         Task::Flatbuffers => flatbuffers::run(),
         Task::Conformance(options) => conformance::run(&options),
