@@ -23,7 +23,7 @@ pub struct Row {
     pub metric: String,
     /// Whether the verdict over all looks at it.
     pub decides: bool,
-    /// Of each side, the geometric mean over its runs; ns, or records a second. `None` where a side
+    /// Of each side, the median over its runs; ns, or records a second. `None` where a side
     /// does not have it.
     pub values: Vec<Option<f64>>,
     /// Of each side but the first, against the first.
@@ -144,9 +144,16 @@ fn row(
     if changes.iter().all(Option::is_none) {
         return None;
     }
-    // The ratio to 1 is the geometric mean.
-    let mean = |figures: &Vec<f64>| change(&[1.0], figures, good).map(|change| change.ratio);
-    Some(Row { metric, decides, values: all.iter().map(mean).collect(), changes })
+    let values = all.into_iter().map(median).collect();
+    Some(Row { metric, decides, values, changes })
+}
+
+/// The middle one, the mean of two.
+fn median(mut figures: Vec<f64>) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    let upper = *figures.get(figures.len() / 2)?;
+    let lower = *figures.get((figures.len() - 1) / 2)?;
+    Some(f64::midpoint(lower, upper))
 }
 
 /// What differs in the options of any two runs, or makes a run useless.
@@ -202,7 +209,7 @@ impl Comparison {
                 cells.collect::<Vec<_>>().join(", ")
             };
             let interval = |change: &Change| match change.interval {
-                Some((low, high)) => format!("{low:.3} to {high:.3}"),
+                Some((low, high)) => format!("{} to {}", bound(low), bound(high)),
                 None => "-".to_owned(),
             };
             add!(
@@ -216,6 +223,12 @@ impl Comparison {
             );
         }
         text.push('\n');
+        text + &self.verdict_lines()
+    }
+
+    /// What it came to: a line for each side but the first, and one for each condition that is met.
+    pub fn verdict_lines(&self) -> String {
+        let mut text = String::new();
         for (side, verdict) in self.sides.iter().skip(1).zip(&self.verdicts) {
             add!(
                 text,
@@ -231,6 +244,20 @@ impl Comparison {
             add!(text, "FAILED {failed}\n");
         }
         text
+    }
+}
+
+/// Beyond a factor of this, an interval only says that too few runs were made.
+const RATIO_SHOWN_MAX: f64 = 1000.0;
+
+/// An end of an interval, for people.
+fn bound(ratio: f64) -> String {
+    if RATIO_SHOWN_MAX < ratio {
+        "∞".to_owned()
+    } else if ratio < 1.0 / RATIO_SHOWN_MAX {
+        "0".to_owned()
+    } else {
+        format!("{ratio:.3}")
     }
 }
 
@@ -251,6 +278,13 @@ mod tests {
         assert!(
             compare(&sides, &wrong, Unlike::Refused).unwrap_err().to_string().contains("--fail-if")
         );
+    }
+
+    #[test]
+    fn an_interval_of_two_wild_runs_is_short_to_write() {
+        let sides = [side("a", &[1.0, 50.0]), side("b", &[1.0, 50.0])];
+        let text = compare(&sides, &[], Unlike::Refused).unwrap().markdown();
+        assert!(text.contains("| 0 to ∞ | noise |"), "{text}");
     }
 
     #[test]

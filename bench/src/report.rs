@@ -5,16 +5,21 @@ pub mod svg;
 use crate::compare::Comparison;
 use crate::compare::side::{Curve, Side, curve};
 use crate::number::float;
+use crate::options::Mode;
 use crate::recorder::{Interval, Series};
 use crate::result::{RunFile, ms};
 use crate::run::Outcome;
 use svg::{Axis, Chart, Line};
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;\
-color:#222}h1{font-size:1.5em}table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;\
-border-bottom:1px solid #ddd;text-align:right}td:first-child,th:first-child{text-align:left}\
-.void{background:#fdd;border:2px solid #c00;padding:.5em 1em;font-weight:bold}pre{white-space:pre-wrap;\
-background:#f6f6f6;padding:.5em}svg{width:100%;height:auto;margin:1em 0}";
+/// Light or dark, as the reader's screen is.
+const STYLE: &str = ":root{color-scheme:light dark;--ground:#fff;--text:#222;--rule:#ddd;--code:#f6f6f6;\
+--void:#fdd}@media(prefers-color-scheme:dark){:root{--ground:#16181c;--text:#e6e6e6;--rule:#3a3d42;--code:#22252a;\
+--void:#5a1a1a}}body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;\
+background:var(--ground);color:var(--text)}h1{font-size:1.5em}table{border-collapse:collapse;margin:1em 0;\
+display:block;overflow-x:auto}td,th{padding:.2em .8em;border-bottom:1px solid var(--rule);text-align:right;\
+white-space:nowrap}td:first-child,th:first-child{text-align:left}.void{background:var(--void);border:2px solid #c00;\
+padding:.5em 1em;font-weight:bold}pre{white-space:pre-wrap;background:var(--code);padding:.5em}\
+svg{width:100%;height:auto;margin:1em 0}";
 
 /// Which bytes of an interval are meant.
 type BytesOf = fn(&Interval) -> u64;
@@ -45,17 +50,21 @@ pub fn of_run(run: &RunFile, outcome: &Outcome) -> String {
     body.push_str(&chart(
         &format!("Latency over time: {}", run.title),
         ("s since the start of the warm-up", Axis::Linear),
-        ("ms", Axis::Logarithmic),
+        ("latency", Axis::Latency),
         shown.flat_map(over_time).collect(),
     ));
     let rates: [(&str, BytesOf); 2] = [
         ("acknowledged", |interval: &Interval| interval.counts.acked_bytes),
         ("read", |interval: &Interval| interval.counts.received_bytes),
     ];
+    // What comes after the end is no whole second.
+    let end = run.options.warmup_s + run.options.duration_s;
+    let is_whole = |interval: &Interval| run.options.mode == Mode::Consume || interval.index < end;
     let lines = rates.map(|(name, of)| Line {
         name: name.to_owned(),
         points: points(outcome, |interval| {
-            Some(float(of(interval)) / 1e6).filter(|rate| *rate > 0.0)
+            let rate = is_whole(interval).then(|| float(of(interval)) / 1e6);
+            rate.filter(|rate| *rate > 0.0)
         }),
     });
     body.push_str(&chart(
@@ -70,26 +79,21 @@ pub fn of_run(run: &RunFile, outcome: &Outcome) -> String {
 
 /// The page of a comparison: all sides in one drawing per series.
 pub fn of_comparison(comparison: &Comparison, sides: &[Side]) -> String {
-    let mut body = String::new();
+    let mut body = html_of_markdown(&comparison.verdict_lines());
     for series in Series::ALL {
         let mut lines = Vec::new();
         for side in sides {
-            for (run, number) in side.runs.iter().zip(1..) {
-                let Some(curve) = run.curves.get(&series) else { continue };
-                let name = match side.runs.len() {
-                    1 => side.name.clone(),
-                    _ => format!("{} {number}", side.name),
-                };
-                lines.push(percentile_line(&name, curve));
-            }
+            // The runs of a side in one colour: how far they lie apart is to be seen, not which is which.
+            let curves = side.runs.iter().filter_map(|run| run.curves.get(&series));
+            lines.extend(curves.map(|curve| percentile_line(&side.name, curve)));
         }
         if !lines.is_empty() {
-            let title = format!("{}: {}", series.name(), comparison.title);
+            let title = format!("{}, {}", series.name(), comparison.title);
             body.push_str(&percentile_chart(&title, lines));
         }
     }
     body.push_str(&html_of_markdown(&comparison.markdown()));
-    page("comparison", &body)
+    page(&comparison.sides.join(" and "), &body)
 }
 
 /// The page of a search: load against latency.
@@ -102,7 +106,7 @@ pub fn of_search(title: &str, points: &[(f64, [Option<f64>; 3])], markdown: &str
             .collect(),
     };
     let lines = ["p50", "p99", "p99.9"].into_iter().enumerate().map(line).collect();
-    let axes = (("records/s asked for", Axis::Linear), ("ms", Axis::Logarithmic));
+    let axes = (("records/s asked for", Axis::Linear), ("latency", Axis::Latency));
     let mut body = chart(&format!("Latency against load: {title}"), axes.0, axes.1, lines);
     body.push_str(&html_of_markdown(markdown));
     page("search", &body)
@@ -122,7 +126,7 @@ fn percentile_line(name: &str, curve: &Curve) -> Line {
 
 fn percentile_chart(title: &str, lines: Vec<Line>) -> String {
     let title = format!("Percentiles: {title}");
-    chart(&title, ("percentile", Axis::Percentile), ("ms", Axis::Logarithmic), lines)
+    chart(&title, ("percentile", Axis::Percentile), ("latency", Axis::Latency), lines)
 }
 
 fn chart(title: &str, x: (&str, Axis), y: (&str, Axis), lines: Vec<Line>) -> String {
@@ -132,9 +136,21 @@ fn chart(title: &str, x: (&str, Axis), y: (&str, Axis), lines: Vec<Line>) -> Str
 fn page(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>levada bench: {0}</title>\
-         <style>{STYLE}</style></head><body>\n<h1>{0}</h1>\n{body}</body></html>\n",
-        escaped(title)
+         <style>{STYLE}:root{{{1}}}@media(prefers-color-scheme:dark){{:root{{{2}}}}}</style></head><body>\n\
+         <h1>{0}</h1>\n{body}</body></html>\n",
+        escaped(title),
+        line_colours(&svg::COLOURS),
+        line_colours(&svg::COLOURS_ON_DARK)
     )
+}
+
+/// As the drawings ask for them.
+fn line_colours(colours: &[&str]) -> String {
+    let mut css = String::new();
+    for (place, colour) in colours.iter().enumerate() {
+        add!(css, "--line-{place}:{colour};");
+    }
+    css
 }
 
 /// The few things that our own Markdown has: tables, headings, bold, lists, code.
@@ -161,6 +177,13 @@ fn html_of_markdown(markdown: &str) -> String {
             None => match line {
                 "" => {}
                 _ if line.starts_with("# ") => {}
+                _ if line.starts_with("* ") => {
+                    add!(
+                        html,
+                        "<ul><li>{}</li></ul>\n",
+                        bold(&escaped(line.trim_start_matches("* ")))
+                    );
+                }
                 _ if line.starts_with("    ") => {
                     add!(html, "<pre>{}</pre>\n", escaped(line.trim()));
                 }
@@ -208,6 +231,12 @@ mod tests {
         assert!(
             page.contains("durability") && page.contains("linger 5 ms") && page.contains("99.9")
         );
+        let titles: Vec<&str> =
+            page.split("<svg").skip(1).filter_map(|svg| svg.split("</title>").next()).collect();
+        for fact in ["durability the broker", "linger 5 ms", "batch 256 KiB"] {
+            assert!(titles.iter().all(|title| title.contains(fact)), "{fact}: {titles:?}");
+        }
+        assert!(page.contains("prefers-color-scheme:dark") && !page.contains("fill=\"#"));
         assert_eq!(page.matches("<table>").count(), page.matches("</table>").count());
     }
 }

@@ -38,6 +38,9 @@ pub struct RunFile {
     pub environment: Environment,
     /// Why nothing here may be believed; empty when it may.
     pub void: Vec<String>,
+    /// Whether somebody ended it before its time; void then, too.
+    #[serde(default)]
+    pub interrupted: bool,
     /// What to keep in mind.
     pub notes: Vec<String>,
     /// Records and bytes.
@@ -207,6 +210,7 @@ pub fn judge(options: &Options, outcome: &Outcome, environment: Environment) -> 
         options: options.clone(),
         environment,
         void: outcome.problems.clone(),
+        interrupted: outcome.interrupted,
         notes: Vec::new(),
         totals,
         latency,
@@ -251,8 +255,9 @@ fn totals(options: &Options, outcome: &Outcome) -> Totals {
 fn reasons(file: &RunFile, outcome: &Outcome) -> Vec<String> {
     let mut reasons = Vec::new();
     let counts = &file.totals.counts;
-    if counts.failed > 0 {
-        reasons.push(format!("{} records failed", counts.failed));
+    if outcome.failed > 0 {
+        let first = outcome.first_failure.as_deref().unwrap_or("no reason was given");
+        reasons.push(format!("{} records failed, the first: {first}", outcome.failed));
     }
     if let Some(findings) = outcome.findings.filter(|findings| !findings.is_clean()) {
         reasons.push(format!("the records are not what was sent: {findings}"));

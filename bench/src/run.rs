@@ -9,6 +9,7 @@ mod produce;
 mod source;
 mod consume;
 mod client;
+mod ending;
 mod levada;
 #[cfg(feature = "librdkafka")]
 mod librdkafka;
@@ -28,7 +29,9 @@ use crate::number::{count, float};
 use crate::options::{Mode, Options};
 use crate::process::Usage;
 use crate::recorder::{Interval, Recorder};
-use produce::Sending;
+use ending::Ending;
+pub use ending::Interrupt;
+use produce::{Failures, Sending};
 pub use watch::Live;
 
 /// Between the start of the threads and the first record: time to connect.
@@ -46,19 +49,24 @@ pub(crate) struct Plan {
     pub(crate) start_ns: u64,
     /// From here on nothing is sent.
     pub(crate) end_ns: u64,
-    /// Given up: send nothing more.
-    pub(crate) stop: AtomicBool,
+    /// Whether it is given up.
+    pub(crate) ending: Ending,
     /// Everything that will be sent is settled.
     pub(crate) sent: AtomicBool,
 }
 
 impl Plan {
     pub(crate) fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.ending.stop();
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.ending.stopped_ns().is_some()
+    }
+
+    /// Records were given up without an answer.
+    pub(crate) fn on_silence(&self, now_ns: u64) {
+        self.ending.on_silence(now_ns, u64::from(self.options.timeout_s) * SECOND_NS);
     }
 }
 
@@ -95,6 +103,12 @@ pub struct Outcome {
     pub findings: Option<Findings>,
     /// What ended it early, or was wrong with it; empty when all is well.
     pub problems: Vec<String>,
+    /// Records that were not acknowledged, those of the warm-up too.
+    pub failed: u64,
+    /// Why the first of them was not.
+    pub first_failure: Option<String>,
+    /// Whether somebody asked it to end.
+    pub interrupted: bool,
     /// What the generator lagged by its own fault, 99th percentile, ns.
     pub own_lag_p99_ns: u64,
     /// CPU share of the busiest sending thread, 0 to 1.
@@ -107,16 +121,21 @@ pub struct Outcome {
     pub generator: Used,
 }
 
-/// Runs `options` at `place` and shows how it goes on `live`.
+/// Runs `options` at `place` and shows how it goes on `live`, to its end or until `interrupt` asks for it.
 ///
 /// # Errors
 /// [`BenchError`] when it could not begin. What goes wrong later is in [`Outcome::problems`].
-pub fn run(options: &Options, place: &Place, live: &Live) -> Result<Outcome, BenchError> {
+pub fn run(
+    options: &Options,
+    place: &Place,
+    live: &Live,
+    interrupt: &Interrupt,
+) -> Result<Outcome, BenchError> {
     options.validate()?;
     let runtime = setup_runtime()?;
     let run = run_id();
     let topics = runtime.block_on(prepare::topics(options, place, run))?;
-    let ran = run_on(options, place, live, run, &topics);
+    let ran = Running { options, place, live, interrupt, run, topics: &topics }.run();
     if !place.keep_topics {
         let deleted = runtime.block_on(prepare::delete(options, place, &topics));
         if let (Ok(_), Err(error)) = (&ran, deleted) {
@@ -149,120 +168,161 @@ fn plan(options: Options, place: &Place, run: u32, topics: &[String]) -> Arc<Pla
         run,
         topics: topics.to_vec(),
         start_ns,
-        stop: AtomicBool::new(false),
+        ending: Ending::new(start_ns),
         sent: AtomicBool::new(false),
     })
 }
 
-fn run_on(
-    options: &Options,
-    place: &Place,
-    live: &Live,
+/// A run, and all it needs.
+struct Running<'a> {
+    options: &'a Options,
+    place: &'a Place,
+    live: &'a Live,
+    interrupt: &'a Interrupt,
     run: u32,
-    topics: &[String],
-) -> Result<Outcome, BenchError> {
-    let overhead_ns = overhead::measure();
-    let mut problems = Vec::new();
-    let mut lanes = SentLanes::new(options);
-    if options.mode == Mode::Consume {
-        live.phase("writing what is to be read");
-        let filled = fill(options, place, run, topics)?;
-        problems.extend(filled.problem.clone());
-        lanes.take(&filled);
-    }
-    let plan = plan(options.clone(), place, run, topics);
-    let (out, heard) = mpsc::channel();
-    let readers = match options.mode {
-        Mode::Produce => Vec::new(),
-        Mode::Consume | Mode::EndToEnd => consume::spawn(&plan, &out, consume::Subscriptions::All)?,
-    };
-    let senders = match options.mode {
-        Mode::Consume => {
-            plan.sent.store(true, Ordering::Release);
-            Vec::new()
-        }
-        Mode::Produce | Mode::EndToEnd => produce::spawn(&plan, &out)?,
-    };
-    drop(out);
-    let heard = watch::watch(
-        &plan,
-        place,
-        live,
-        &heard,
-        move || {
-            let mut sent = Vec::new();
-            for sender in senders {
-                sent.push(join(sender));
-            }
-            sent
-        },
-        readers,
-    )?;
-    let mut own_lag = crate::recorder::histogram();
-    let mut busiest_worker: f64 = 0.0;
-    for sending in heard.sendings {
-        match sending {
-            Ok(sending) => {
-                own_lag.add(&sending.own_lag).expect("all histograms have the same bounds");
-                busiest_worker = busiest_worker.max(sending.cpu_share);
-                problems.extend(sending.problem.clone());
-                lanes.take(&sending);
-            }
-            Err(error) => problems.push(error.to_string()),
-        }
-    }
-    let mut readings = heard.readings;
-    if options.mode == Mode::Produce && options.verify && !plan.is_stopped() {
-        live.phase("reading back");
-        let (out, _) = mpsc::channel();
-        let readers = consume::spawn(&plan, &out, consume::Subscriptions::One)?;
-        readings = readers.into_iter().map(join).collect();
-    }
-    let mut findings = None;
-    for reading in readings {
-        match reading {
-            Ok(reading) => {
-                problems.extend(reading.problem.clone());
-                let found: &mut Findings = findings.get_or_insert_default();
-                for (topic, partition, checker) in reading.checkers {
-                    found.add(&checker.finish(lanes.of(topic, partition)));
-                }
-            }
-            Err(error) => problems.push(error.to_string()),
-        }
-    }
-    // Loss is not told apart from what was not waited for, when reading was given up.
-    problems.sort();
-    problems.dedup();
-    let warmup = if options.mode == Mode::Consume { 0 } else { options.warmup_s };
-    let (intervals, seconds) = measured(heard.intervals, warmup, &plan, heard.end_ns);
-    Ok(Outcome {
-        started_unix_ms: unix_ms()
-            .saturating_sub(now_ns().saturating_sub(plan.start_ns) / 1_000_000),
-        intervals,
-        seconds,
-        findings,
-        problems,
-        own_lag_p99_ns: own_lag.value_at_quantile(0.99),
-        busiest_worker,
-        overhead_ns,
-        broker: heard.broker,
-        generator: heard.generator,
-    })
+    topics: &'a [String],
 }
 
-/// Writes the records that are to be read later, as fast as it goes.
-fn fill(
-    options: &Options,
-    place: &Place,
-    run: u32,
-    topics: &[String],
-) -> Result<Sending, BenchError> {
-    let options = Options { producers: options.topics, workers: 1, ..options.clone() };
-    let plan = plan(options, place, run, topics);
-    let (out, _) = mpsc::channel();
-    let mut senders = produce::spawn(&plan, &out)?;
-    senders.pop().map_or(Err(BenchError::Panicked), join)
+impl Running<'_> {
+    fn run(&self) -> Result<Outcome, BenchError> {
+        let Self { options, place, live, .. } = self;
+        let overhead_ns = overhead::measure();
+        let mut problems = Vec::new();
+        let mut failures = Failures::default();
+        let mut lanes = SentLanes::new(options);
+        if options.mode == Mode::Consume {
+            live.phase("writing what is to be read");
+            let filled = self.fill()?;
+            problems.extend(filled.problem.clone());
+            lanes.take(&filled);
+            failures.add_all(filled.failures);
+        }
+        let plan = plan((*options).clone(), place, self.run, self.topics);
+        let (out, heard) = mpsc::channel();
+        let readers = match options.mode {
+            Mode::Produce => Vec::new(),
+            Mode::Consume | Mode::EndToEnd => {
+                consume::spawn(&plan, &out, consume::Subscriptions::All)?
+            }
+        };
+        let senders = match options.mode {
+            Mode::Consume => {
+                plan.sent.store(true, Ordering::Release);
+                Vec::new()
+            }
+            Mode::Produce | Mode::EndToEnd => produce::spawn(&plan, &out)?,
+        };
+        drop(out);
+        let heard = watch::watch(
+            &plan,
+            place,
+            live,
+            self.interrupt,
+            &heard,
+            move || {
+                let mut sent = Vec::new();
+                for sender in senders {
+                    sent.push(join(sender));
+                }
+                sent
+            },
+            readers,
+        )?;
+        let mut own_lag = crate::recorder::histogram();
+        let mut busiest_worker: f64 = 0.0;
+        for sending in heard.sendings {
+            match sending {
+                Ok(sending) => {
+                    own_lag.add(&sending.own_lag).expect("all histograms have the same bounds");
+                    busiest_worker = busiest_worker.max(sending.cpu_share);
+                    problems.extend(sending.problem.clone());
+                    lanes.take(&sending);
+                    failures.add_all(sending.failures);
+                }
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        let mut readings = heard.readings;
+        if options.mode == Mode::Produce && options.verify && !plan.is_stopped() {
+            live.phase("reading back");
+            let (out, _) = mpsc::channel();
+            let readers = consume::spawn(&plan, &out, consume::Subscriptions::One)?;
+            readings = readers.into_iter().map(|reader| self.join_or_stop(&plan, reader)).collect();
+        }
+        let interrupted = self.interrupt.is_asked();
+        if interrupted {
+            problems.push("interrupted: these are the figures up to then".to_owned());
+        }
+        if failures.records == 0 {
+            // Of the client as a whole: no record suffered from it.
+            problems.extend(failures.first.take());
+        }
+        if plan.ending.is_silent() {
+            problems.push(format!("no broker answered for {} s: ended early", options.timeout_s));
+        }
+        let mut findings = None;
+        for reading in readings {
+            match reading {
+                Ok(reading) => {
+                    problems.extend(reading.problem.clone());
+                    if !reading.to_the_end {
+                        continue;
+                    }
+                    let found: &mut Findings = findings.get_or_insert_default();
+                    for (topic, partition, checker) in reading.checkers {
+                        found.add(&checker.finish(lanes.of(topic, partition)));
+                    }
+                }
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        problems.sort();
+        problems.dedup();
+        let warmup = if options.mode == Mode::Consume { 0 } else { options.warmup_s };
+        let (intervals, seconds) = measured(heard.intervals, warmup, &plan, heard.end_ns);
+        Ok(Outcome {
+            started_unix_ms: unix_ms()
+                .saturating_sub(now_ns().saturating_sub(plan.start_ns) / 1_000_000),
+            intervals,
+            seconds,
+            findings,
+            problems,
+            failed: failures.records,
+            first_failure: failures.first,
+            interrupted,
+            own_lag_p99_ns: own_lag.value_at_quantile(0.99),
+            busiest_worker,
+            overhead_ns,
+            broker: heard.broker,
+            generator: heard.generator,
+        })
+    }
+
+    /// Writes the records that are to be read later, as fast as it goes.
+    fn fill(&self) -> Result<Sending, BenchError> {
+        let producers = self.options.topics;
+        let options = Options { producers, workers: 1, ..self.options.clone() };
+        let plan = plan(options, self.place, self.run, self.topics);
+        let (out, _) = mpsc::channel();
+        let mut senders = produce::spawn(&plan, &out)?;
+        let sender = senders.pop().ok_or(BenchError::Panicked)?;
+        self.join_or_stop(&plan, sender)
+    }
+
+    /// Waits for the thread; stops the plan when somebody asks for the end.
+    fn join_or_stop<T>(
+        &self,
+        plan: &Plan,
+        thread: JoinHandle<Result<T, BenchError>>,
+    ) -> Result<T, BenchError> {
+        while !thread.is_finished() {
+            if self.interrupt.is_asked() {
+                plan.stop();
+            }
+            crate::clock::pause(watch::LOOK);
+        }
+        join(thread)
+    }
 }
 
 /// The intervals behind the warm-up, and how many seconds they are.

@@ -122,6 +122,11 @@ impl Command {
     pub(crate) fn serves(&self) -> bool {
         matches!(self, Self::Dev(_) | Self::Broker(_) | Self::Coordinator(_))
     }
+
+    /// Whether it has something to tidy up or to tell when it is told to stop.
+    pub(crate) fn stops_cleanly(&self) -> bool {
+        self.serves() || matches!(self, Self::Bench(command) if command.runs())
+    }
 }
 
 /// Splits `key=value`.

@@ -9,8 +9,10 @@ mod search;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use levada_bench::run::Interrupt;
 
 use crate::args::ConnectArgs;
+use crate::signals::Signals;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -25,12 +27,29 @@ pub(crate) enum BenchCommand {
     Search(Box<search::SearchArgs>),
 }
 
+impl BenchCommand {
+    /// Whether it loads a broker; if so, it can be asked to end with what there is.
+    pub(crate) fn runs(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Search(_))
+    }
+}
+
 /// Does it.
-pub(crate) fn run(command: &BenchCommand, connect: &ConnectArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(
+    command: &BenchCommand,
+    connect: &ConnectArgs,
+    signals: Option<Signals>,
+) -> anyhow::Result<ExitCode> {
+    let interrupt = Interrupt::default();
+    if let Some(signals) = signals {
+        let asked = interrupt.clone();
+        let first = move || asked.ask();
+        signals.watch_with("nothing is written", first, embedded::end_all)?;
+    }
     match command {
         BenchCommand::Limits(args) => limits::run(args, connect.output),
         BenchCommand::Compare(args) => compare::run(args, connect.output),
-        BenchCommand::Search(args) => search::run(args, connect),
-        BenchCommand::Run(args) => run::run(args, connect),
+        BenchCommand::Search(args) => search::run(args, connect, &interrupt),
+        BenchCommand::Run(args) => run::run(args, connect, &interrupt),
     }
 }

@@ -34,7 +34,7 @@ use signals::Signals;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // Before the first thread: threads inherit what is blocked.
-    let signals = if cli.command.serves() { Signals::block().map(Some) } else { Ok(None) };
+    let signals = if cli.command.stops_cleanly() { Signals::block().map(Some) } else { Ok(None) };
     start_logging(&cli);
     let done = signals.map_err(anyhow::Error::from).and_then(|signals| run(&cli, signals));
     match done {
@@ -62,7 +62,7 @@ fn run(cli: &Cli, signals: Option<Signals>) -> anyhow::Result<ExitCode> {
         (Command::Group(args), _) => group::run(args),
         (Command::Cluster(command), _) => cluster::run(command, connect),
         (Command::Log(command), _) => log::run(command, connect.output),
-        (Command::Bench(command), _) => bench::run(command, connect),
+        (Command::Bench(command), signals) => bench::run(command, connect, signals),
         (Command::Doctor(args), _) => doctor::run(args, connect.output),
         (Command::Dev(_) | Command::Broker(_) | Command::Coordinator(_), None) => {
             unreachable!("signals are blocked for every command that serves")

@@ -5,6 +5,8 @@
 //! (which version, which partition, which batch is full, what to try again and when) is in files
 //! marked `[P]` that know no runtime at all.
 //!
+//! Programs to begin with are in `client/examples`; `tests/tests/client_examples.rs` runs them.
+//!
 //! Every limit has a name and a default in the options of its part. A broker is a stranger: its bytes
 //! are verified before anything trusts them.
 #![deny(clippy::indexing_slicing)]
@@ -28,3 +30,5 @@ pub use error::{CallError, ClientError, ConnectError, Refusal};
 pub use producer::{
     Acks, Delivery, DeliveryError, Encoding, Producer, ProducerOptions, ProducerRecord,
 };
+// What the options and records of this crate are made of: its users need no second crate.
+pub use levada_record::{Compression, Offset, Record, RecordHeader, Timestamp};

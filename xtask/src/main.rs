@@ -1,5 +1,6 @@
 //! `cargo xtask`: the project's own tasks, one module each.
 
+mod bench_check;
 mod codegen;
 mod conformance;
 #[cfg_attr(
@@ -11,6 +12,7 @@ mod doctor;
 mod flatbuffers;
 mod hostile;
 mod powercut;
+mod screenshots;
 mod sim;
 mod versus;
 
@@ -26,6 +28,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measures the bench: a build against itself, and against a broker that answers later.
+    BenchCheck(bench_check::Options),
     /// Makes the committed generated code anew.
     Codegen,
     /// Makes the committed FlatBuffers code anew; needs the feature `flatc`.
@@ -49,12 +53,15 @@ enum Task {
     Hostile(hostile::Options),
     /// Runs the same loads on Levada and on another broker, in turn, and compares them.
     Versus(versus::Options),
+    /// Opens the pages of a run and of a comparison in Chromium and takes pictures of them.
+    Screenshots(screenshots::Options),
     /// Measures the start with many segments, and with a full journal.
     Starts(crash::starts::Options),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
+        Task::BenchCheck(options) => bench_check::run(&options),
         Task::Codegen => codegen::run(),
         Task::Flatbuffers => flatbuffers::run(),
         Task::Conformance(options) => conformance::run(&options),
@@ -66,6 +73,7 @@ fn main() -> anyhow::Result<()> {
         Task::DoctorLaunch(options) => doctor::launch::run(&options),
         Task::Hostile(options) => hostile::run(&options),
         Task::Versus(options) => versus::run(&options),
+        Task::Screenshots(options) => screenshots::run(&options),
         Task::Starts(options) => crash::starts::run(&options),
     }
 }

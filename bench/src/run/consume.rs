@@ -35,6 +35,17 @@ pub(super) struct Reading {
     pub(super) checkers: Vec<(usize, usize, Checker)>,
     /// Why it ended early.
     pub(super) problem: Option<String>,
+    /// Whether nothing is missing that could have been read; else a gap says nothing.
+    pub(super) to_the_end: bool,
+}
+
+/// How far a reader came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    /// Behind everything that will ever be sent.
+    All,
+    /// Not so far: the run was stopped.
+    Some,
 }
 
 /// How often everything is read.
@@ -95,11 +106,12 @@ async fn read_all<R: Reader + 'static>(
         tokio::task::spawn_local(reading)
     };
     let tasks: Vec<_> = numbers.into_iter().map(spawn).collect();
-    let mut reading = Reading { checkers: Vec::new(), problem: None };
+    let mut reading = Reading { checkers: Vec::new(), problem: None, to_the_end: true };
     for task in tasks {
         let read = task.await.map_err(|_| BenchError::Panicked)??;
         reading.checkers.extend(read.checkers);
         reading.problem = reading.problem.or(read.problem);
+        reading.to_the_end &= read.to_the_end;
     }
     recorder.borrow_mut().flush();
     Ok(reading)
@@ -116,20 +128,24 @@ async fn read_share<R: Reader>(
     let share = share.step_by(size(options.consumers.into()));
     let partitions: Vec<i32> = share.filter_map(|place| i32::try_from(place).ok()).collect();
     let mut sink = Sink::new(&plan, &partitions, recorder);
-    let mut problem = None;
+    let mut came = Ok(Read::All);
     // More consumers than partitions: some have nothing to do.
     if !partitions.is_empty() {
         let mut reader = R::connect(&plan, &partitions).await?;
-        problem = read(&plan, &mut reader, &mut sink).await.err().map(|error| error.to_string());
+        came = read(&plan, &mut reader, &mut sink).await;
     }
-    if problem.is_some() {
+    if came.is_err() {
         plan.stop();
     }
-    Ok(Reading { checkers: sink.into_checkers(), problem })
+    // Behind an error what is missing counts as lost: the run is void in any case.
+    let to_the_end = !matches!(came, Ok(Read::Some));
+    let problem = came.err().map(|error| error.to_string());
+    Ok(Reading { checkers: sink.into_checkers(), problem, to_the_end })
 }
 
-/// Until everything is read that will ever be sent.
-async fn read<R: Reader>(plan: &Plan, reader: &mut R, sink: &mut Sink) -> Result<(), BenchError> {
+/// Until everything is read that will ever be sent. Of a run that was stopped only what is read while it is sent
+/// is read to the end: that is soon.
+async fn read<R: Reader>(plan: &Plan, reader: &mut R, sink: &mut Sink) -> Result<Read, BenchError> {
     let mut ends: Option<Ends> = None;
     let patience_ns = u64::from(plan.options.timeout_s) * SECOND_NS;
     let mut heard_ns = now_ns();
@@ -140,7 +156,10 @@ async fn read<R: Reader>(plan: &Plan, reader: &mut R, sink: &mut Sink) -> Result
             heard_ns = now_ns();
         }
         if ends.as_ref().is_some_and(|ends| is_behind_all(reader, ends)) {
-            return Ok(());
+            return Ok(Read::All);
+        }
+        if plan.is_stopped() && plan.options.mode != Mode::EndToEnd {
+            return Ok(Read::Some);
         }
         if reader.poll(sink).await? == Polled::Records {
             heard_ns = now_ns();

@@ -200,13 +200,21 @@ impl Collector {
             Ok(()) => {
                 counts.acked += number;
                 counts.acked_bytes += group.bytes.get();
+                self.plan.ending.on_answer(now_ns);
             }
             Err(error) => {
                 counts.failed += number;
                 let range: Range<u64> = group.first_sequence..group.first_sequence + number;
-                self.failures.ranges.push((group.producer, group.partition, range));
+                self.failures.add(group.producer, group.partition, range);
                 self.failures.first.get_or_insert_with(|| error.to_string());
-                self.plan.stop();
+                match error {
+                    DeliveryError::Refused { .. } | DeliveryError::Build { .. } => {
+                        self.plan.ending.on_answer(now_ns);
+                    }
+                    DeliveryError::Expired { .. } | DeliveryError::Closed => {
+                        self.plan.on_silence(now_ns);
+                    }
+                }
             }
         }
     }

@@ -39,6 +39,8 @@ pub(super) struct Sending {
     pub(super) cpu_share: f64,
     /// Why it ended early.
     pub(super) problem: Option<String>,
+    /// What was not acknowledged; the sequences are in the lanes.
+    pub(super) failures: Failures,
 }
 
 /// Starts the sending threads.
@@ -107,16 +109,16 @@ async fn send_all<T: Targets>(
         flushed = flushed.and(target.flush().await);
     }
     let mut lanes: Vec<_> = targets.into_iter().map(Target::into_lanes).collect();
-    let failures = client.settle().await?;
-    for (producer, partition, failed) in failures.ranges {
+    let mut failures = client.settle().await?;
+    for (producer, partition, failed) in std::mem::take(&mut failures.ranges) {
         let lane = lanes.iter_mut().find(|(number, ..)| *number == producer);
         if let Some(lane) = lane.and_then(|(_, _, lanes)| lanes.get_mut(partition)) {
             lane.failed.push(failed);
         }
     }
     recorder.borrow_mut().flush();
-    let refused = sent.and(flushed).err().map(|error| error.to_string());
-    Ok(Sending { lanes, own_lag, cpu_share, problem: failures.first.or(refused) })
+    let problem = sent.and(flushed).err().map(|error| error.to_string());
+    Ok(Sending { lanes, own_lag, cpu_share, problem, failures })
 }
 
 fn schedule(plan: &Plan, worker: u32) -> Option<Schedule> {
@@ -138,22 +140,33 @@ fn thread_cpu_ns() -> u64 {
 /// Records that were not acknowledged.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
+    /// How many.
+    pub(super) records: u64,
     /// Why the first was not.
     pub(super) first: Option<String>,
     /// Producer, partition, sequences.
     pub(super) ranges: Vec<(usize, usize, Range<u64>)>,
 }
 
-#[cfg(feature = "librdkafka")]
 impl Failures {
-    /// Adds one record, to the range before it where it follows on that.
-    pub(super) fn add(&mut self, producer: usize, partition: usize, sequence: u64) {
+    /// Adds records, to the range before them where they follow on that.
+    pub(super) fn add(&mut self, producer: usize, partition: usize, failed: Range<u64>) {
+        self.records += failed.end - failed.start;
         match self.ranges.last_mut() {
-            Some((of, at, range)) if (*of, *at, range.end) == (producer, partition, sequence) => {
-                range.end += 1;
+            Some((of, at, range))
+                if (*of, *at, range.end) == (producer, partition, failed.start) =>
+            {
+                range.end = failed.end;
             }
-            _ => self.ranges.push((producer, partition, sequence..sequence + 1)),
+            _ => self.ranges.push((producer, partition, failed)),
         }
+    }
+
+    /// Adds those of another thread.
+    pub(super) fn add_all(&mut self, other: Self) {
+        self.records += other.records;
+        self.first = self.first.take().or(other.first);
+        self.ranges.extend(other.ranges);
     }
 }
 

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::consume::Reading;
 use super::produce::Sending;
-use super::{Place, Plan, Usage, Used, join, spawn_thread};
+use super::{Interrupt, Place, Plan, Usage, Used, join, spawn_thread};
 use crate::clock::{SECOND_NS, now_ns};
 use crate::error::BenchError;
 use crate::number::{duration, float, rate};
@@ -20,7 +20,7 @@ use crate::process::usage;
 use crate::recorder::{Interval, Series};
 
 /// How often processes are looked at.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 /// What the threads told.
 pub(super) struct Heard {
@@ -115,7 +115,8 @@ impl Looks {
         if self.before.is_none() && from_ns <= now_ns {
             self.before = Some(look());
         }
-        if self.after.is_none() && plan.options.mode != Mode::Consume && plan.end_ns <= now_ns {
+        let is_over = plan.end_ns <= now_ns || plan.is_stopped();
+        if self.after.is_none() && plan.options.mode != Mode::Consume && is_over {
             self.after = Some(look());
         }
     }
@@ -139,6 +140,7 @@ pub(super) fn watch(
     plan: &std::sync::Arc<Plan>,
     place: &Place,
     live: &Live,
+    interrupt: &Interrupt,
     heard: &Receiver<Interval>,
     senders: impl FnOnce() -> Vec<Result<Sending, BenchError>> + Send + 'static,
     readers: Vec<JoinHandle<Result<Reading, BenchError>>>,
@@ -163,11 +165,18 @@ pub(super) fn watch(
             Err(RecvTimeoutError::Disconnected) => break,
         }
         looks.look(plan, place);
+        if interrupt.is_asked() {
+            plan.stop();
+        }
     }
     let sendings = join(waiter)?;
     let readings = readers.into_iter().map(join).collect();
     let (broker, generator) = looks.finish(place);
-    let early = plan.is_stopped() || plan.options.mode == Mode::Consume;
-    let end_ns = if early { now_ns() } else { plan.end_ns };
+    let end_ns = match (plan.options.mode, plan.ending.stopped_ns()) {
+        (Mode::Consume, stopped_ns) => stopped_ns.unwrap_or_else(now_ns),
+        (Mode::Produce | Mode::EndToEnd, stopped_ns) => {
+            stopped_ns.map_or(plan.end_ns, |stopped_ns| stopped_ns.min(plan.end_ns))
+        }
+    };
     Ok(Heard { intervals, sendings, readings, broker, generator, end_ns })
 }

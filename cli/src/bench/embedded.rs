@@ -2,12 +2,26 @@
 //! its CPU time and memory are not mixed with the generator's.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use anyhow::{Context as _, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+/// The process of the broker that runs now, 0 without one: a bench has one at a time.
+static RUNNING: AtomicI32 = AtomicI32::new(0);
+
+/// Tells the broker that runs to stop, for a process that ends without dropping anything.
+pub(crate) fn end_all() {
+    let pid = RUNNING.load(Ordering::Relaxed);
+    if pid != 0 {
+        // It may be gone already.
+        kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap_or_default();
+    }
+}
 
 /// A broker that ends, with its data, when it is dropped.
 #[derive(Debug)]
@@ -33,8 +47,11 @@ impl EmbeddedBroker {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
+            // Ctrl-C is for the bench alone: it tells the broker to stop when it is done with it.
+            .process_group(0)
             .spawn()
             .context("start a broker")?;
+        RUNNING.store(i32::try_from(child.id()).unwrap_or(0), Ordering::Relaxed);
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
             BufReader::new(stdout).read_line(&mut line).context("wait for the broker")?;
@@ -58,10 +75,8 @@ impl EmbeddedBroker {
 
 impl Drop for EmbeddedBroker {
     fn drop(&mut self) {
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            // It may be gone already.
-            kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap_or_default();
-        }
+        end_all();
+        RUNNING.store(0, Ordering::Relaxed);
         if let Err(error) = self.child.wait() {
             eprintln!("cannot wait for the broker: {error}");
         }

@@ -12,7 +12,7 @@ use levada_bench::options::{
     AcksOption, ClientKind, CompressionOption, Durability, Encoding, Keys, Mode, Options,
 };
 use levada_bench::result::{RunFile, judge, request_bytes};
-use levada_bench::run::{Live, Place};
+use levada_bench::run::{Interrupt, Live, Place};
 use levada_bench::schedule::{Arrivals, Rate};
 use levada_bench::{files, process};
 use serde_json::json;
@@ -319,8 +319,12 @@ impl PlaceArgs {
     }
 }
 
-/// Runs, writes, prints; exit code 1 when a run is void.
-pub(crate) fn run(args: &RunArgs, connect: &ConnectArgs) -> anyhow::Result<ExitCode> {
+/// Runs, writes, prints; exit code 1 when a run is void, as an interrupted one is.
+pub(crate) fn run(
+    args: &RunArgs,
+    connect: &ConnectArgs,
+    interrupt: &Interrupt,
+) -> anyhow::Result<ExitCode> {
     let options = args.load.options()?;
     let directory = args.place.directory(&options.name);
     let live = args.place.live();
@@ -330,11 +334,14 @@ pub(crate) fn run(args: &RunArgs, connect: &ConnectArgs) -> anyhow::Result<ExitC
             1 => directory.clone(),
             _ => directory.join(number.to_string()),
         };
-        let file = one(&options, &args.place, connect, &directory, &live)?;
+        let file = one(&options, &args.place, connect, &directory, &live, interrupt)?;
         if connect.output == Output::Table {
             print_line(&files::summary::markdown(&file))?;
         }
         files.push(file);
+        if interrupt.is_asked() {
+            break;
+        }
     }
     let void = files.iter().any(|file| !file.void.is_empty());
     match connect.output {
@@ -351,6 +358,7 @@ pub(crate) fn one(
     connect: &ConnectArgs,
     directory: &Path,
     live: &Live,
+    interrupt: &Interrupt,
 ) -> anyhow::Result<RunFile> {
     let start = || EmbeddedBroker::start(directory, place.shards);
     let embedded = place.embedded.then(start).transpose()?;
@@ -373,11 +381,11 @@ pub(crate) fn one(
         limits::quick(directory, sync_bytes, EFFORT)
     };
     let before = if limits_wanted { Some(bare(options.message_bytes.into())?) } else { None };
-    let outcome = levada_bench::run::run(options, &at, live);
+    let outcome = levada_bench::run::run(options, &at, live, interrupt);
     live.clear();
     let outcome = outcome?;
     let mut file = judge(options, &outcome, Environment::look(directory));
-    if let Some(before) = before {
+    if let Some(before) = before.filter(|_| !interrupt.is_asked()) {
         let after = bare(request_bytes(&file))?;
         file.limits = Some(limits::ratios(&file, &before, &after));
         live.clear();

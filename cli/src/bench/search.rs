@@ -6,6 +6,7 @@ use anyhow::bail;
 use clap::Args;
 use levada_bench::options::{Mode, Options};
 use levada_bench::result::{headline, ms};
+use levada_bench::run::Interrupt;
 use levada_bench::schedule::Rate;
 use levada_bench::search::{Objective, Search};
 use levada_bench::title::title;
@@ -38,7 +39,11 @@ pub(crate) struct SearchArgs {
 }
 
 /// Searches, writes the curve, prints; exit code 1 when no rate holds.
-pub(crate) fn run(args: &SearchArgs, connect: &ConnectArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(
+    args: &SearchArgs,
+    connect: &ConnectArgs,
+    interrupt: &Interrupt,
+) -> anyhow::Result<ExitCode> {
     let options = args.load.options()?;
     if options.rate != Rate::Maximum {
         bail!("--rate: the rate is what is searched for; say where to begin with --from");
@@ -57,7 +62,10 @@ pub(crate) fn run(args: &SearchArgs, connect: &ConnectArgs) -> anyhow::Result<Ex
     while let Some(rate) = search.next_rate() {
         let options = Options { rate: Rate::Fixed(rate), ..options.clone() };
         let place = directory.join(format!("{rate:010.0}"));
-        let file = one(&options, &args.place, connect, &place, &live)?;
+        let file = one(&options, &args.place, connect, &place, &live, interrupt)?;
+        if interrupt.is_asked() {
+            break;
+        }
         let held = args.objective.is_held(&file);
         search.on_tried(rate, held);
         let at = headline(&file).map(|(_, percentiles)| percentiles);
@@ -72,10 +80,14 @@ pub(crate) fn run(args: &SearchArgs, connect: &ConnectArgs) -> anyhow::Result<Ex
     }
     points.sort_by(|one, other| one.0.total_cmp(&other.0));
     let best = search.best();
+    let interrupted = interrupt.is_asked();
     let mut markdown = match best {
         Some(best) => format!("{} holds up to {best:.0} records/s\n\n", args.objective.text),
         None => format!("{} holds at no rate that was tried\n\n", args.objective.text),
     };
+    if interrupted {
+        markdown.push_str("**Interrupted: higher rates may hold.**\n\n");
+    }
     markdown.push_str("| records/s | p50 ms | p99 ms | p99.9 ms | |\n|---:|---:|---:|---:|---|\n");
     for (rate, at, held) in &points {
         let shown = at.map(|at| at.map_or_else(|| "-".to_owned(), number::three_digits));
@@ -90,6 +102,7 @@ pub(crate) fn run(args: &SearchArgs, connect: &ConnectArgs) -> anyhow::Result<Ex
         "schema": 1,
         "objective": args.objective.text,
         "best_records_per_s": best,
+        "interrupted": interrupted,
         "points": points.iter().map(|(rate, at, held)| json!({
             "records_per_s": rate, "p50_ms": at[0], "p99_ms": at[1], "p99_9_ms": at[2], "held": held,
         })).collect::<Vec<_>>(),
@@ -104,5 +117,5 @@ pub(crate) fn run(args: &SearchArgs, connect: &ConnectArgs) -> anyhow::Result<Ex
             print_line(&format!("results in {}", directory.display()))?;
         }
     }
-    Ok(if best.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if best.is_some() && !interrupted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,6 +1,7 @@
 //! The bench measured: what it must show of a broker that stalls or dies, and what it must not hide.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod endings;
 #[path = "../harness/process.rs"]
 mod process;
 
@@ -141,22 +142,6 @@ fn librdkafka_sends_and_reads_what_it_is_asked_to() {
         assert!(run["title"].as_str().unwrap().ends_with(", librdkafka client"), "{run}");
         assert_eq!(run["findings"]["received"].as_u64().unwrap_or(0), received, "{run}");
     }
-}
-
-#[test]
-fn a_broker_that_dies_ends_the_run_with_what_there_is() {
-    let directory = tempfile::tempdir().unwrap();
-    let server = Server::dev(&directory.path().join("data"), 0);
-    let out = directory.path().join("out");
-    let load = "--mode end-to-end --rate 500 --warmup 0 --duration 600 --timeout 3";
-    let child = server.bench(&out, load).spawn().unwrap();
-    wait_ms(3000);
-    drop(server.end(Signal::SIGKILL));
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let run = read(&out);
-    assert!(run["totals"]["counts"]["acked"].as_u64().unwrap() > 0);
-    assert!(!run["void"].as_array().unwrap().is_empty());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::ProducerContext;
+use rdkafka::types::RDKafkaErrorCode;
 use serde::Deserialize;
 use tokio::sync::Notify;
 
@@ -97,11 +98,15 @@ impl Deliveries {
         if let Some(error) = error {
             recorder.counts().failed += 1;
             if let (Some(stamp), Ok(partition)) = (stamp, usize::try_from(message.partition())) {
-                failures.add(producer, partition, stamp.sequence);
+                failures.add(producer, partition, stamp.sequence..stamp.sequence + 1);
             }
             failures.first.get_or_insert_with(|| BenchError::from(error.clone()).to_string());
-            self.plan.stop();
+            match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::MessageTimedOut) => self.plan.on_silence(now_ns),
+                _ => self.plan.ending.on_answer(now_ns),
+            }
         } else {
+            self.plan.ending.on_answer(now_ns);
             recorder.counts().acked += 1;
             recorder.counts().acked_bytes += bytes;
         }
@@ -134,7 +139,7 @@ pub(super) struct Context {
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         // The others pass, or the records that suffer from them tell.
-        if error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::Fatal) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
             self.deliveries.on_fatal(&error, reason);
         }
     }
