@@ -20,6 +20,11 @@ const RECORD_OVERHEAD_BYTES: usize = 48;
 /// Most bytes a header of a record takes beyond its key and value.
 const HEADER_OVERHEAD_BYTES: usize = 10;
 
+/// Bytes below which no batch's share of the memory falls.
+const SHARE_BYTES_MIN: usize = 16 << 10;
+/// Batches of one partition that the memory is to hold: one that is open, others on their way.
+const SHARES_OF_PARTITION: usize = 2;
+
 /// Bytes below which the limit of a topic's batches never falls.
 const BATCH_BYTES_MIN: usize = 1024;
 
@@ -70,6 +75,7 @@ pub(crate) struct Batcher {
     encoding: Encoding,
     codec: Compression,
     batch_bytes: usize,
+    memory_bytes: usize,
     linger_ms: u64,
     chance: Chance,
     /// Places in `lanes`.
@@ -98,7 +104,7 @@ fn record_bytes_max(record: &ProducerRecord<'_>) -> usize {
 impl Batcher {
     pub(crate) fn new(
         codec: Compression,
-        batch_bytes: usize,
+        (batch_bytes, memory_bytes): (usize, usize),
         linger_ms: u64,
         chance: Chance,
     ) -> Self {
@@ -106,6 +112,7 @@ impl Batcher {
             encoding: Encoding::KafkaV2,
             codec,
             batch_bytes,
+            memory_bytes,
             linger_ms,
             chance,
             topics: HashMap::new(),
@@ -125,14 +132,19 @@ impl Batcher {
         if partitions.is_empty() {
             return;
         }
+        // An open batch holds memory for all that it may become: where a topic has many partitions, batches that
+        // could grow large would keep each other from being opened.
+        let share = self.memory_bytes / (SHARES_OF_PARTITION * partitions.len());
+        let share = self.batch_bytes.min(share.max(SHARE_BYTES_MIN));
         if let Some(lanes) = self.lanes_of(topic) {
+            lanes.batch_bytes = lanes.batch_bytes.min(share);
             lanes.partitions = partitions;
         } else {
             let lanes = Lanes {
                 topic: Arc::clone(topic),
                 sticky: self.chance.index(partitions.len()),
                 partitions,
-                batch_bytes: self.batch_bytes,
+                batch_bytes: share,
                 open: BTreeMap::new(),
             };
             self.topics.insert(Arc::clone(topic), self.lanes.len());
@@ -282,7 +294,8 @@ mod tests {
     const LINGER_MS: u64 = 5;
 
     fn batcher(batch_bytes: usize, partitions: i32) -> Batcher {
-        let mut batcher = Batcher::new(Compression::None, batch_bytes, LINGER_MS, Chance::new(1));
+        let mut batcher =
+            Batcher::new(Compression::None, (batch_bytes, 1 << 20), LINGER_MS, Chance::new(1));
         batcher.set_topic(&Arc::from("t"), (0..partitions).collect());
         batcher
     }
@@ -326,6 +339,19 @@ mod tests {
         // A record longer than a batch gets one for itself.
         let long = [0; 5000];
         assert_eq!(push(&mut batcher, &record(&long), 0), (0, 0));
+    }
+
+    #[test]
+    fn batches_of_many_partitions_share_the_memory() {
+        let needed = |partitions: i32| {
+            let mut batcher =
+                Batcher::new(Compression::None, (256 << 10, 32 << 20), LINGER_MS, Chance::new(1));
+            batcher.set_topic(&Arc::from("t"), (0..partitions).collect());
+            needed_bytes(&mut batcher, &record(b"x"))
+        };
+        assert_eq!(needed(1), 256 << 10);
+        assert_eq!(needed(128), 128 << 10);
+        assert_eq!(needed(10_000), SHARE_BYTES_MIN);
     }
 
     #[test]

@@ -262,8 +262,9 @@ impl Producer {
         let linger_ms = u64::try_from(options.linger.as_millis()).unwrap_or(u64::MAX);
         let batch_bytes = usize::try_from(options.batch_bytes).unwrap_or(usize::MAX);
         let chance = Chance::new(seed());
-        let batcher = Batcher::new(options.compression, batch_bytes, linger_ms, chance.clone());
         let memory = usize::try_from(options.memory_bytes).unwrap_or(usize::MAX);
+        let sizes = (batch_bytes, memory);
+        let batcher = Batcher::new(options.compression, sizes, linger_ms, chance.clone());
         let shared = Arc::new(Shared {
             batcher: BatcherLock::new(batcher),
             memory: Arc::new(Semaphore::new(memory)),
