@@ -268,3 +268,58 @@ fn producers_are_known_again_after_a_crash() {
     });
     drop(machine.disk.snapshot(View::Durable));
 }
+
+/// Appends `kib` KiB to each of the logs, in turn, 4 KiB at a time, and waits until all of it is durable.
+async fn fill(store: &Store, logs: &[Rc<Log>], kib: usize) {
+    for tag in 0..kib / 4 {
+        for log in logs {
+            append(store, log, &batch(tag as u64, 1, 4 << 10, None)).await;
+        }
+        for log in logs {
+            log.until_durable(log.log_end()).await.unwrap();
+        }
+    }
+}
+
+async fn create_logs(store: &Store, count: i32) -> Vec<Rc<Log>> {
+    let mut logs = Vec::new();
+    for index in 0..count {
+        logs.push(store.create_log(partition(index), LogConfig::default()).await.unwrap());
+    }
+    logs
+}
+
+/// Every log that owes bytes costs a checkpoint a write: it waits until each owes enough, as far as the ring may grow.
+#[test]
+fn the_ring_grows_for_many_logs_and_not_for_one() {
+    let stats = [(1, 6000), (60, 100)].map(|(count, kib)| {
+        Machine::new(1).live(move |_, stores, _| async move {
+            let logs = create_logs(&stores[0], count).await;
+            fill(&stores[0], &logs, kib).await;
+            stores[0].stats()
+        })
+    });
+    let max_bytes = small().journal_file_bytes * small().journal_files_max as u64;
+    let [one, many] = stats.map(|stats| stats.journal_size_bytes);
+    assert!(one < many, "{one} {many}");
+    assert_eq!(many, max_bytes);
+    assert!(stats[1].checkpoints < stats[0].checkpoints, "{stats:?}");
+}
+
+#[test]
+fn a_ring_that_finds_no_room_to_grow_is_used_again() {
+    let stats = Machine::new(2).live(|_, stores, disk| async move {
+        let logs = create_logs(&stores[0], 60).await;
+        for log in &logs {
+            log.grow(160 << 10).await.unwrap();
+        }
+        let left_bytes = small().journal_file_bytes - (64 << 10);
+        disk.set_capacity_bytes(disk.used_bytes() + left_bytes);
+        fill(&stores[0], &logs, 100).await;
+        let stats = stores[0].stats();
+        stores[0].stop().await.unwrap();
+        stats
+    });
+    assert!(stats.journal_size_bytes < small().journal_file_bytes * 4, "{stats:?}");
+    assert!(stats.journal_bytes > 2 * stats.journal_size_bytes, "{stats:?}");
+}
