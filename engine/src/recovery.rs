@@ -9,12 +9,13 @@
 mod seed;
 mod verify;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use levada_record::{BrokerId, Offset, PartitionId, PartitionUid, ShardIndex};
 
 use crate::checkpoint::{Checkpoint, CheckpointFound, LogCheckpoint};
@@ -35,6 +36,8 @@ use verify::{Recovered, recover_log};
 
 /// Logs recovered at the same time.
 const LOGS_AT_ONCE: usize = 16;
+/// Files of a journal read at the same time.
+const JOURNAL_FILES_AT_ONCE: usize = 4;
 /// How long a start waits for a dying process to let go of its files.
 const HELD_FILES_WAIT: Duration = Duration::from_secs(30);
 /// Between two looks whether it has.
@@ -370,28 +373,32 @@ async fn read_journal(
     runtime: &SharedRuntime,
     directory: &Path,
 ) -> Result<Vec<Slice>, OpenError> {
-    let mut files = Vec::new();
-    for name in list_or_empty(disk.as_ref(), directory).await? {
-        if journal_number(&name).is_none() {
-            continue;
-        }
-        let path = directory.join(name);
-        let failed = |source| OpenError::Io { doing: "read", path: path.clone(), source };
-        let file = disk.open(&path, OpenMode::Existing).await.map_err(failed)?;
-        hold(runtime, &path, || file.try_lock()).await?;
-        file.sync().await.map_err(failed)?;
-        let length = file.length().await.map_err(failed)?;
-        let block = disk.block_bytes() as u64;
-        let whole = usize::try_from(length.next_multiple_of(block)).unwrap_or(0);
-        let bytes = if whole == 0 {
-            Slice::from(Vec::new())
-        } else {
-            file.read_at(0, whole).await.map_err(failed)?
-        };
-        file.close().await.map_err(failed)?;
-        files.push(bytes);
-    }
-    Ok(files)
+    let names = list_or_empty(disk.as_ref(), directory).await?;
+    let names: Vec<String> =
+        names.into_iter().filter(|name| journal_number(name).is_some()).collect();
+    let files = names.iter().map(|name| read_journal_file(disk, runtime, directory.join(name)));
+    stream::iter(files).buffered(JOURNAL_FILES_AT_ONCE).try_collect().await
+}
+
+async fn read_journal_file(
+    disk: &SharedDisk,
+    runtime: &SharedRuntime,
+    path: PathBuf,
+) -> Result<Slice, OpenError> {
+    let failed = |source| OpenError::Io { doing: "read", path: path.clone(), source };
+    let file = disk.open(&path, OpenMode::Existing).await.map_err(failed)?;
+    hold(runtime, &path, || file.try_lock()).await?;
+    file.sync().await.map_err(failed)?;
+    let length = file.length().await.map_err(failed)?;
+    let block = disk.block_bytes() as u64;
+    let whole = usize::try_from(length.next_multiple_of(block)).unwrap_or(0);
+    let bytes = if whole == 0 {
+        Slice::from(Vec::new())
+    } else {
+        file.read_at(0, whole).await.map_err(failed)?
+    };
+    file.close().await.map_err(failed)?;
+    Ok(bytes)
 }
 
 /// Takes a lock, waiting for a process that is going away.
@@ -474,51 +481,27 @@ async fn recover_logs(
                 is_new: orphan.is_new,
             });
         }
-        let mut folds = Vec::with_capacity(logs.len());
-        let mut unread = logs.into_iter();
-        loop {
-            let mut batch = Vec::new();
-            for (uid, candidate) in unread.by_ref().take(LOGS_AT_ONCE) {
-                let directory =
-                    partitions_directory(root).join(directory_name(candidate.checkpoint.partition));
-                batch.push(async move {
-                    let found = until_free(runtime, async || {
-                        read_manifest(disk.as_ref(), &directory)
-                            .await
-                            .map_err(io_error("read the manifest in", &directory))
-                    })
-                    .await?;
-                    Ok::<_, OpenError>((uid, candidate, directory, found))
-                });
-            }
-            if batch.is_empty() {
-                break;
-            }
-            for one in futures_util::future::join_all(batch).await {
-                folds.push(one?);
-            }
-        }
-        let mut recovered: Vec<Recovered> = Vec::with_capacity(folds.len());
-        let mut torn: Option<usize> = None;
+        let read = logs.into_iter().map(async |(uid, candidate)| {
+            let directory =
+                partitions_directory(root).join(directory_name(candidate.checkpoint.partition));
+            let found = until_free(runtime, async || {
+                read_manifest(disk.as_ref(), &directory)
+                    .await
+                    .map_err(io_error("read the manifest in", &directory))
+            });
+            let found = found.await?;
+            Ok::<_, OpenError>((uid, candidate, directory, found))
+        });
+        let folds: Vec<_> = stream::iter(read).buffered(LOGS_AT_ONCE).try_collect().await?;
         let shared: &[OldShard] = shards;
-        let mut waiting = folds.into_iter();
-        loop {
-            let mut batch = Vec::new();
-            for (uid, candidate, directory, found) in waiting.by_ref().take(LOGS_AT_ONCE) {
-                let fold = fold_log(shared, record, uid, &candidate, found, block_bytes);
-                batch.push(recover_log(disk, runtime, shared, record, candidate, directory, fold));
-            }
-            if batch.is_empty() {
-                break;
-            }
-            for one in futures_util::future::join_all(batch).await {
-                let one = one?;
-                if let Some(shard) = one.torn_shard {
-                    torn = Some(shard);
-                }
-                recovered.push(one);
-            }
-        }
+        let entries: Vec<EntriesOf> = shared.iter().map(entries_by_log).collect();
+        let verified = folds.into_iter().map(|(uid, candidate, directory, found)| {
+            let fold = fold_log(shared, &entries, record, uid, &candidate, found, block_bytes);
+            recover_log(disk, runtime, shared, record, candidate, directory, fold)
+        });
+        let mut recovered: Vec<Recovered> =
+            stream::iter(verified).buffered(LOGS_AT_ONCE).try_collect().await?;
+        let torn = recovered.iter().rev().find_map(|one| one.torn_shard);
         match torn.and_then(|shard| shards.get_mut(shard)) {
             Some(shard) => {
                 // A block of the last round did not reach its segment: the round never was (J4).
@@ -574,9 +557,24 @@ async fn adopt_orphans(
     Ok(orphans)
 }
 
+/// Where a journal speaks of each log: the place of the round and, in it, of the entry.
+type EntriesOf = BTreeMap<PartitionUid, Vec<(usize, usize)>>;
+
+/// Looks once at all entries; looking for each log's own would take logs times entries.
+fn entries_by_log(shard: &OldShard) -> EntriesOf {
+    let mut found = EntriesOf::new();
+    for (round, one) in shard.found.rounds.iter().enumerate() {
+        for (place, (entry, _)) in one.round.entries.iter().enumerate() {
+            found.entry(entry.uid()).or_default().push((round, place));
+        }
+    }
+    found
+}
+
 /// Folds all rounds of its shard over a log's manifest and checkpoint.
 fn fold_log(
     shards: &[OldShard],
+    entries: &[EntriesOf],
     record: &StartRecord,
     uid: PartitionUid,
     candidate: &Candidate,
@@ -601,19 +599,17 @@ fn fold_log(
     };
     let mut fold = LogFold::new(&candidate.checkpoint, &manifest, manifest_round);
     if let Some(shard) = shards.get(candidate.shard) {
-        for (index, one) in shard.found.rounds.iter().enumerate() {
-            for (entry, at) in &one.round.entries {
-                if entry.uid() != uid {
-                    continue;
-                }
-                let is_whole = match entry {
-                    Entry::Append(append) => shard
-                        .payload(one.file, one.at + at, append.payload_bytes())
-                        .is_some_and(|payload| payload_is_whole(append, payload)),
-                    _ => true,
-                };
-                fold.apply(one.round.identity.round, index, entry, *at, is_whole);
-            }
+        let places = entries.get(candidate.shard).and_then(|of| of.get(&uid));
+        for (index, place) in places.into_iter().flatten().copied() {
+            let Some(one) = shard.found.rounds.get(index) else { continue };
+            let Some((entry, at)) = one.round.entries.get(place) else { continue };
+            let is_whole = match entry {
+                Entry::Append(append) => shard
+                    .payload(one.file, one.at + at, append.payload_bytes())
+                    .is_some_and(|payload| payload_is_whole(append, payload)),
+                _ => true,
+            };
+            fold.apply(one.round.identity.round, index, entry, *at, is_whole);
         }
     }
     fold.finish(block_bytes);
@@ -627,19 +623,9 @@ async fn finish_logs(
     recovered: &mut [Recovered],
     report: &mut RecoveryReport,
 ) -> Result<(), OpenError> {
-    let mut waiting = recovered.iter_mut();
-    loop {
-        let mut batch = Vec::new();
-        for one in waiting.by_ref().take(LOGS_AT_ONCE) {
-            batch.push(verify::replay(disk, shards, one));
-        }
-        if batch.is_empty() {
-            break;
-        }
-        for replayed in futures_util::future::join_all(batch).await {
-            report.replayed_bytes += replayed?;
-        }
-    }
+    let replayed = recovered.iter_mut().map(|one| verify::replay(disk, shards, one));
+    let replayed: Vec<u64> = stream::iter(replayed).buffered(LOGS_AT_ONCE).try_collect().await?;
+    report.replayed_bytes += replayed.iter().sum::<u64>();
     for one in recovered {
         report.verified_bytes += one.verified_bytes;
         if one.is_missing {
@@ -671,20 +657,24 @@ async fn commit(
     let root = options.root.as_path();
     let incarnation = record.incarnation + 1;
     let mut by_shard: Vec<Vec<LogSeed>> = vec![Vec::new(); usize::from(options.shards)];
-    let mut kept: Vec<String> = Vec::new();
+    let mut kept: BTreeSet<String> = BTreeSet::new();
     let mut leftovers: Vec<PathBuf> = Vec::new();
-    for mut one in logs {
-        if one.is_missing {
-            continue;
-        }
+    let mut logs: Vec<Recovered> = logs
+        .into_iter()
+        .filter(|one| !one.is_missing)
+        .filter(|one| matches!(placement(one.seed.partition), Placement::Shard(_)))
+        .collect();
+    let written = logs.iter_mut().map(async |one| {
+        let Some(manifest) = one.new_manifest(record.incarnation) else { return Ok(()) };
+        one.seed.manifest_sequence += 1;
+        write_manifest(disk.as_ref(), &one.directory, one.seed.manifest_sequence, &manifest)
+            .await
+            .map_err(io_error("write the manifest in", &one.directory))
+    });
+    stream::iter(written).buffered(LOGS_AT_ONCE).try_collect::<()>().await?;
+    for one in logs {
         let Placement::Shard(shard) = placement(one.seed.partition) else { continue };
-        if let Some(manifest) = one.new_manifest(record.incarnation) {
-            one.seed.manifest_sequence += 1;
-            write_manifest(disk.as_ref(), &one.directory, one.seed.manifest_sequence, &manifest)
-                .await
-                .map_err(io_error("write the manifest in", &one.directory))?;
-        }
-        kept.push(directory_name(one.seed.partition));
+        kept.insert(directory_name(one.seed.partition));
         leftovers.extend(one.leftovers.iter().map(|name| one.directory.join(name)));
         let at = usize::from(shard.0) % by_shard.len().max(1);
         if let Some(shard) = by_shard.get_mut(at) {
@@ -737,7 +727,7 @@ async fn quarantine(
     disk: &SharedDisk,
     root: &Path,
     incarnation: u64,
-    kept: &[String],
+    kept: &BTreeSet<String>,
     report: &mut RecoveryReport,
 ) -> Result<(), OpenError> {
     let partitions = partitions_directory(root);

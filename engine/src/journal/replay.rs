@@ -6,6 +6,7 @@ use std::collections::btree_map::Entry as BTreeSlot;
 use std::ops::Range;
 
 use levada_record::{Offset, PartitionId, PartitionUid};
+use smallvec::SmallVec;
 
 use crate::checkpoint::LogCheckpoint;
 use crate::digest::Digest;
@@ -422,19 +423,26 @@ fn overlay(ranges: &mut Vec<Live>, live: Live) {
     if live.from == live.end {
         return;
     }
-    let mut out = Vec::with_capacity(ranges.len() + 2);
-    for old in ranges.drain(..) {
-        if old.from < live.from.min(old.end) {
-            out.push(Live { end: old.end.min(live.from), ..old });
-        }
-        if old.end > live.end.max(old.from) {
-            let from = old.from.max(live.end);
-            out.push(Live { from, source: moved(old.source, from - old.from), ..old });
-        }
-    }
-    let at = out.partition_point(|old| old.from < live.from);
-    out.insert(at, live);
-    *ranges = out;
+    // Nearly always behind all others: found without looking at them.
+    let first = ranges.partition_point(|old| old.end <= live.from);
+    let touched = ranges.get(first..).unwrap_or(&[]);
+    let touched = touched.get(..touched.partition_point(|old| old.from < live.end)).unwrap_or(&[]);
+    let before = touched.first().filter(|old| old.from < live.from);
+    let after = touched.last().filter(|old| old.end > live.end);
+    let pieces: SmallVec<[Live; 3]> = [
+        before.map(|old| Live { end: live.from, ..*old }),
+        Some(live),
+        after.map(|old| Live {
+            from: live.end,
+            source: moved(old.source, live.end - old.from),
+            ..*old
+        }),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let replaced = first..first + touched.len();
+    ranges.splice(replaced, pieces);
 }
 
 fn cut(ranges: &mut Vec<Live>, byte: u64) {

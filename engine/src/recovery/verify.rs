@@ -1,6 +1,7 @@
 //! One log in recovery: verifies what its fold describes, then writes what only the journal has.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -400,37 +401,70 @@ impl Region<'_> {
     /// The bytes `from..end`; fewer when the file ends before and the journal has none.
     async fn read(&self, from: u64, end: u64) -> io::Result<Vec<u8>> {
         let end = end.min(self.limit);
-        let (low, high) = (align_down(from, self.block), align_up(end, self.block));
-        let aligned = usize::try_from(high - low).unwrap_or(0);
-        let read = self.file.read_at(low, aligned).await?;
-        let skip = usize::try_from(from - low).unwrap_or(0);
-        let want = usize::try_from(end - from).unwrap_or(0);
-        let mut bytes = vec![0; want];
-        let have = read.get(skip..).unwrap_or(&[]);
-        let copied = have.len().min(want);
-        if let (Some(to), Some(piece)) = (bytes.get_mut(..copied), have.get(..copied)) {
-            to.copy_from_slice(piece);
-        }
-        let mut covered = from + copied as u64;
-        for live in self.ranges {
-            let (a, b) = (live.from.max(from), live.end.min(end));
-            if a >= b {
-                continue;
+        let first = self.ranges.partition_point(|live| live.end <= from);
+        let journaled: Vec<(Range<u64>, &[u8])> = self
+            .ranges
+            .iter()
+            .skip(first)
+            .take_while(|live| live.from < end)
+            .filter_map(|live| {
+                let piece = live.from.max(from)..live.end.min(end);
+                let payload = payload_of(self.shard, live, piece.start, piece.end)?;
+                Some((piece, payload))
+            })
+            .collect();
+        let mut bytes = vec![0; usize::try_from(end.saturating_sub(from)).unwrap_or(0)];
+        let mut put = |piece: &Range<u64>, payload: &[u8]| {
+            let at = usize::try_from(piece.start - from).unwrap_or(usize::MAX);
+            if let Some(to) = bytes.get_mut(at..).and_then(|rest| rest.get_mut(..payload.len())) {
+                to.copy_from_slice(payload);
             }
-            if let Some(payload) = payload_of(self.shard, live, a, b) {
-                let (x, y) = (a - from, b - from);
-                let (x, y) = (usize::try_from(x).unwrap_or(0), usize::try_from(y).unwrap_or(0));
-                if let Some(to) = bytes.get_mut(x..y) {
-                    to.copy_from_slice(payload);
-                }
-                if a <= covered {
-                    covered = covered.max(b);
-                }
-            }
+        };
+        // With a journal full of small appends it has nearly all; only what it lacks costs a read of the disk.
+        let lacking = lacking_span(from..end, journaled.iter().map(|(piece, _)| piece));
+        let mut in_file = lacking.start..lacking.start;
+        if !lacking.is_empty() {
+            let low = align_down(lacking.start, self.block);
+            let aligned = align_up(lacking.end, self.block) - low;
+            let read = self.file.read_at(low, usize::try_from(aligned).unwrap_or(0)).await?;
+            let skip = usize::try_from(lacking.start - low).unwrap_or(0);
+            let want = usize::try_from(lacking.end - lacking.start).unwrap_or(0);
+            let have = read.get(skip..).unwrap_or(&[]);
+            let have = have.get(..want).unwrap_or(have);
+            in_file.end += have.len() as u64;
+            put(&in_file, have);
         }
-        bytes.truncate(usize::try_from(covered - from).unwrap_or(0));
+        let mut reached = from;
+        let mut reach = |piece: &Range<u64>| {
+            if piece.start <= reached {
+                reached = reached.max(piece.end);
+            }
+        };
+        for (piece, payload) in &journaled {
+            put(piece, payload);
+            reach(&in_file);
+            reach(piece);
+        }
+        reach(&in_file);
+        bytes.truncate(usize::try_from(reached - from).unwrap_or(0));
         Ok(bytes)
     }
+}
+
+/// From the first to the last byte of `whole` that no piece has; pieces are ascending and disjoint.
+fn lacking_span<'a>(whole: Range<u64>, pieces: impl Iterator<Item = &'a Range<u64>>) -> Range<u64> {
+    let mut lacking: Option<Range<u64>> = None;
+    let mut at = whole.start;
+    for piece in pieces {
+        if piece.start > at {
+            lacking.get_or_insert(at..at).end = piece.start;
+        }
+        at = piece.end;
+    }
+    if at < whole.end {
+        lacking.get_or_insert(at..at).end = whole.end;
+    }
+    lacking.unwrap_or(whole.start..whole.start)
 }
 
 /// The journal's bytes `from..end` of a live range; `None` when it was written through or its payload is not whole.
@@ -552,12 +586,10 @@ pub(crate) async fn replay(
         };
         let limit = last.end.max(ranges.last().map_or(0, |live| live.end));
         let region = Region { file: &file, shard, ranges, limit: align_up(limit, block), block };
-        let mut done_to = 0;
-        for live in journaled {
-            let mut at = align_down(live.from, block).max(done_to);
-            let end = align_up(live.end, block);
-            while at < end {
-                let step = end.min(at + WINDOW_BYTES);
+        for run in block_runs(&journaled, block) {
+            let mut at = run.start;
+            while at < run.end {
+                let step = run.end.min(at + WINDOW_BYTES);
                 let mut bytes = region.read(at, step).await.map_err(failed)?;
                 bytes.resize(usize::try_from(step - at).unwrap_or(0), 0);
                 if step >= limit {
@@ -570,10 +602,50 @@ pub(crate) async fn replay(
                 file.write_at(buffer.freeze(), at).await.map_err(failed)?;
                 at = step;
             }
-            done_to = end;
         }
         file.sync().await.map_err(failed)?;
         file.close().await.map_err(failed)?;
     }
     Ok(written)
+}
+
+/// The blocks that live ranges touch, as few runs as possible: one write of a run costs what one of each append does.
+fn block_runs(ranges: &[&Live], block: u64) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for live in ranges {
+        let blocks = align_down(live.from, block)..align_up(live.end, block);
+        match runs.last_mut() {
+            Some(last) if blocks.start <= last.end => last.end = last.end.max(blocks.end),
+            _ => runs.push(blocks),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::replay::Source;
+
+    fn live(from: u64, end: u64) -> Live {
+        Live { from, end, source: Source::Through { round_index: 0 } }
+    }
+
+    #[test]
+    fn runs_join_ranges_whose_blocks_touch_and_no_others() {
+        let ranges = [live(100, 600), live(600, 1024), live(1024, 1025), live(2100, 2200)];
+        let ranges: Vec<&Live> = ranges.iter().collect();
+        assert_eq!(block_runs(&ranges, 512), vec![0..1536, 2048..2560]);
+        assert_eq!(block_runs(&[], 512), vec![]);
+    }
+
+    #[test]
+    fn only_what_the_journal_lacks_is_asked_of_the_file() {
+        let span = |pieces: &[Range<u64>]| lacking_span(10..100, pieces.iter());
+        assert_eq!(span(&[]), 10..100);
+        assert!(span(&[10..50, 50..100]).is_empty());
+        assert_eq!(span(&[20..80, 80..100]), 10..20);
+        assert_eq!(span(&[10..80, 80..90]), 90..100);
+        assert_eq!(span(&[15..40, 60..100]), 10..60);
+    }
 }
