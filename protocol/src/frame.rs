@@ -20,8 +20,9 @@ const READ_BYTES_MIN: usize = 4 * 1024;
 /// Most room for a read when no long frame is under way, in bytes.
 const READ_BYTES_MAX: usize = 256 * 1024;
 
-/// Most room that is made because the frame before had needed it, in bytes.
-const EXPECTED_BYTES_MAX: usize = 1024 * 1024;
+/// Most room that is made because the frame before had needed it, in bytes: a request with large batches for several
+/// partitions. Memory that nothing was read into yet costs addresses only.
+const EXPECTED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Bytes of the length before a frame.
 const LENGTH_BYTES: usize = 4;
