@@ -37,6 +37,8 @@ struct Shared {
     start: Instant,
     /// The wall clock as last read.
     wall: Cell<Wall>,
+    /// When a task last let the reactor have its turn, in nanoseconds.
+    turned_ns: Cell<u64>,
 }
 
 /// The wall clock at some moment.
@@ -49,6 +51,12 @@ struct Wall {
 
 /// Between two looks at the wall clock, in nanoseconds: meanwhile it goes as the other clock does.
 const WALL_EVERY_NS: u64 = 1_000_000;
+
+/// Tasks that yield run together no longer than this without letting the reactor see what has completed, in
+/// nanoseconds. The executor by itself looks only when nothing can run any more, or its preemption timer fires.
+const TURN_NS: u64 = 1_000_000;
+/// The shortest timer that is not over before it is asked: only one that waits lets the reactor have a turn.
+const TURN_TAKES: Duration = Duration::from_micros(1);
 
 type OnPanic = Rc<dyn Fn(&'static str)>;
 
@@ -76,6 +84,7 @@ impl GlommioRuntime {
             on_panic: RefCell::new(None),
             start,
             wall: Cell::default(),
+            turned_ns: Cell::new(0),
         };
         Self { shared: Rc::new(shared) }
     }
@@ -177,7 +186,12 @@ impl Runtime for GlommioRuntime {
     }
 
     fn yield_if_needed(&self) -> LocalFuture<()> {
-        Box::pin(glommio::yield_if_needed())
+        let now_ns = self.now().monotonic_ns;
+        if now_ns.saturating_sub(self.shared.turned_ns.get()) < TURN_NS {
+            return Box::pin(std::future::ready(()));
+        }
+        self.shared.turned_ns.set(now_ns);
+        self.sleep(TURN_TAKES)
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the shell that others ask for the time")]

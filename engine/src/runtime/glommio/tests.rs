@@ -66,6 +66,32 @@ fn ended_tasks_leave_the_slab() {
 }
 
 #[test]
+fn a_busy_task_that_yields_lets_timers_and_the_disk_be_heard() {
+    // The executor itself would not look for an hour.
+    let builder = LocalExecutorBuilder::new(Placement::Unbound)
+        .io_memory(64 << 10)
+        .preempt_timer(Duration::from_hours(1));
+    let run = async || {
+        let runtime = GlommioRuntime::default();
+        let is_over = Rc::new(Cell::new(false));
+        let busy = (Rc::clone(&is_over), runtime.clone());
+        runtime.spawn(
+            "busy",
+            Box::pin(async move {
+                while !busy.0.get() {
+                    busy.1.yield_if_needed().await;
+                }
+            }),
+        );
+        runtime.sleep(Duration::from_millis(2)).await;
+        is_over.set(true);
+        runtime.sleep(Duration::from_millis(1)).await;
+        assert_eq!(runtime.tasks(), 0);
+    };
+    builder.spawn(run).unwrap().join().unwrap();
+}
+
+#[test]
 fn the_clocks_go_on() {
     on_executor(async || {
         let runtime = GlommioRuntime::default();
