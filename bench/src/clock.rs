@@ -22,9 +22,32 @@ pub fn now_ns() -> u64 {
 
 /// Wall-clock time in ms since 1970, for file names and log heads only.
 pub fn unix_ms() -> u64 {
+    unix_ns() / 1_000_000
+}
+
+fn unix_ns() -> u64 {
     let now = clock_gettime(ClockId::Realtime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+    seconds * SECOND_NS + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+/// Gives records their timestamps: the wall clock as it was read once, carried on by [`now_ns`].
+#[derive(Debug, Clone, Copy)]
+pub struct WallClock {
+    /// From 1970 to when the machine started.
+    ahead_ns: u64,
+}
+
+impl WallClock {
+    /// Reads the wall clock.
+    pub fn read() -> Self {
+        Self { ahead_ns: unix_ns().saturating_sub(now_ns()) }
+    }
+
+    /// What it shows at `at_ns` of [`now_ns`], in ms since 1970.
+    pub fn ms_at(self, at_ns: u64) -> i64 {
+        i64::try_from((self.ahead_ns + at_ns) / 1_000_000).unwrap_or(i64::MAX)
+    }
 }
 
 /// Waits to the microsecond: Tokio's own timers know only milliseconds, too coarse for a schedule.

@@ -23,7 +23,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use crate::check::{Findings, SentLane};
-use crate::clock::{SECOND_NS, now_ns, unix_ms};
+use crate::clock::{SECOND_NS, WallClock, now_ns, unix_ms};
 use crate::error::BenchError;
 use crate::number::{count, float};
 use crate::options::{Mode, Options};
@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     /// Tells this run's records from others.
     pub(crate) run: u32,
     pub(crate) topics: Vec<String>,
+    /// What records are stamped with.
+    pub(crate) wall: WallClock,
     /// Start of the warm-up.
     pub(crate) start_ns: u64,
     /// From here on nothing is sent.
@@ -167,6 +169,7 @@ fn plan(options: Options, place: &Place, run: u32, topics: &[String]) -> Arc<Pla
         bootstrap: place.bootstrap.clone(),
         run,
         topics: topics.to_vec(),
+        wall: WallClock::read(),
         start_ns,
         ending: Ending::new(start_ns),
         sent: AtomicBool::new(false),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use levada_client::{Cluster, Delivery, DeliveryError, Producer, ProducerRecord};
+use levada_client::{Cluster, Delivery, DeliveryError, Producer, ProducerRecord, Timestamp};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
@@ -19,7 +19,7 @@ use super::produce::Failures;
 use super::source::{Filling, Source};
 use super::{Plan, Recorder};
 use crate::check::SentLane;
-use crate::clock::now_ns;
+use crate::clock::{WallClock, now_ns};
 use crate::error::BenchError;
 use crate::number::count;
 use crate::recorder::{Interval, Series};
@@ -80,6 +80,7 @@ impl Targets for LevadaTargets {
         let partitions = crate::number::size(options.partitions.into());
         Ok(LevadaTarget {
             producer: Producer::start(cluster, options.producer_options()),
+            wall: self.plan.wall,
             source: Source::new(&self.plan, number),
             open: vec![None; partitions],
             groups: self.groups.clone(),
@@ -95,6 +96,7 @@ impl Targets for LevadaTargets {
 /// A producer of ours.
 pub(super) struct LevadaTarget {
     producer: Producer,
+    wall: WallClock,
     source: Source,
     /// By partition, the batch that takes records.
     open: Vec<Option<Rc<Group>>>,
@@ -103,7 +105,7 @@ pub(super) struct LevadaTarget {
 
 impl Target for LevadaTarget {
     async fn send(&mut self, intended_ns: u64, sent_ns: u64) -> Result<(), BenchError> {
-        let Self { producer, source, open, groups } = self;
+        let Self { producer, wall, source, open, groups } = self;
         let number = source.number();
         let fresh = source.next(intended_ns, |place| Some(open.get(place)?.as_ref()?.filling()));
         let (place, sequence, bytes) = (fresh.place, fresh.sequence, fresh.bytes());
@@ -112,6 +114,7 @@ impl Target for LevadaTarget {
             partition: i32::try_from(place).ok(),
             key: fresh.key,
             value: Some(fresh.value),
+            timestamp: Timestamp(wall.ms_at(intended_ns)),
             ..Default::default()
         };
         let delivery = producer.send(&record).await?;
