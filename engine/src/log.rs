@@ -6,7 +6,9 @@
 mod append;
 mod commit;
 mod grow;
+mod indexes;
 mod read;
+mod search;
 mod truncate;
 
 use std::cell::{Cell, RefCell};

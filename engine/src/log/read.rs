@@ -1,28 +1,22 @@
 //! Reading: from memory what is there, else from the segment, verified (J34).
 
 use std::io;
-use std::path::PathBuf;
 use std::rc::Rc;
 
 use levada_record::checksum::batch_checksum;
-use levada_record::limits::INFLATED_BYTES_MAX_DEFAULT;
-use levada_record::{BatchHeader, BatchView, HEADER_BYTES, Offset, Timestamp, VerifyLimits};
+use levada_record::{BatchHeader, HEADER_BYTES, Offset};
 
-use crate::copies::{Copy, Writers, read_copy, write_copy};
 use crate::digest::Digest;
 use crate::disk::{File, Slice};
 use crate::error::ReadError;
-use crate::fields::{FieldReader, FieldWriter};
-use crate::log::{Boundary, Log, State};
-use crate::producers::Producers;
-use crate::segment::index::{Index, IndexEntry};
+use crate::log::{Log, State};
+use crate::segment::index::IndexEntry;
 use crate::segment::layout::{SegmentName, align_down, align_up};
 
 /// Least bytes of one read from the disk.
 const READ_MIN_BYTES: usize = 256 << 10;
 /// Bytes of one step when a segment is walked from front to back.
 const WALK_BYTES: usize = 1 << 20;
-const INDEX_MAGIC: [u8; 4] = *b"LVIX";
 
 /// Whole batches, as stored.
 #[derive(Debug, Clone, Default)]
@@ -325,244 +319,6 @@ impl Log {
         }
     }
 
-    /// The first record at or after `at` below `end`: its timestamp and offset.
-    ///
-    /// # Errors
-    /// [`ReadError`]
-    pub async fn find_time(
-        self: &Rc<Self>,
-        at: Timestamp,
-        end: Offset,
-    ) -> Result<Option<(Timestamp, Offset)>, ReadError> {
-        let candidates: Vec<SegmentName> = {
-            let state = self.state.borrow();
-            let found = state.segments.iter().filter(|s| s.max_timestamp >= at.as_ms());
-            found.map(|segment| segment.name).collect()
-        };
-        let log_start = self.log_start();
-        for name in candidates {
-            let Some(start) = self.time_floor(name, at.as_ms()).await? else { continue };
-            let mut found = None;
-            self.walk(name, start.into(), |met| {
-                if met.header.base_offset >= end {
-                    return Walk::Stop;
-                }
-                if met.header.max_timestamp >= at {
-                    let mut scratch = Vec::new();
-                    found = records_of(&met, &mut scratch, |timestamp, offset| {
-                        timestamp >= at && offset >= log_start && offset < end
-                    });
-                }
-                if found.is_some() { Walk::Stop } else { Walk::On }
-            })
-            .await?;
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        Ok(None)
-    }
-
-    /// The record with the newest timestamp below `end`: its timestamp and offset; the first one of several.
-    ///
-    /// # Errors
-    /// [`ReadError`]
-    pub async fn max_timestamp(
-        self: &Rc<Self>,
-        end: Offset,
-    ) -> Result<Option<(Timestamp, Offset)>, ReadError> {
-        let newest = self.state.borrow().segments.iter().map(|s| s.max_timestamp).max();
-        match newest {
-            Some(newest) if newest >= 0 => self.find_time(Timestamp(newest), end).await,
-            _ => Ok(None),
-        }
-    }
-
-    async fn time_floor(
-        self: &Rc<Self>,
-        name: SegmentName,
-        at: i64,
-    ) -> Result<Option<IndexEntry>, ReadError> {
-        loop {
-            {
-                let state = self.state.borrow();
-                let Some(segment) = state.segments.iter().find(|s| s.name == name) else {
-                    return Ok(None);
-                };
-                if segment.length == 0 {
-                    return Ok(None);
-                }
-                if segment.index.is_complete() {
-                    return Ok(segment.index.floor_by_time(at));
-                }
-            }
-            self.load_index(name).await?;
-        }
-    }
-
-    /// The last batch boundary at or below `offset`, and in which segment.
-    pub(crate) async fn boundary_below(
-        self: &Rc<Self>,
-        offset: Offset,
-    ) -> Result<(SegmentName, Boundary), ReadError> {
-        loop {
-            let (name, start, entry) = {
-                let state = self.state.borrow();
-                let Some(segment) = state.segments.iter().rev().find(|s| s.name.base <= offset)
-                else {
-                    return Err(out_of_range(&state, offset));
-                };
-                (segment.name, segment.start, segment.index.floor(offset))
-            };
-            let is_empty = self.fetch(name, 0, 1).await?.is_empty();
-            let Some(entry) = entry else {
-                if is_empty {
-                    let state = self.state.borrow();
-                    let digest = state.digest;
-                    let boundary = Boundary { position: start, offset, digest, max_timestamp: -1 };
-                    return Ok((name, boundary));
-                }
-                self.load_index(name).await?;
-                continue;
-            };
-            let end = self
-                .walk(name, entry.into(), |met| {
-                    if met.header.end_offset() > offset { Walk::Stop } else { Walk::On }
-                })
-                .await?;
-            let position = start + end.byte;
-            let WalkPoint { offset, digest, max_timestamp, .. } = end;
-            return Ok((name, Boundary { position, offset, digest, max_timestamp }));
-        }
-    }
-
-    /// Completes the index of a segment: from its index file, and by walking what that does not cover. A file that
-    /// does not lead to where the log is known to be is one of a branch that was cut off, or damaged: the segment is
-    /// walked from its first byte then.
-    async fn load_index(self: &Rc<Self>, name: SegmentName) -> Result<(), ReadError> {
-        let (digest_before, target) = {
-            let state = self.state.borrow();
-            let Some(at) = state.segments.iter().position(|segment| segment.name == name) else {
-                return Err(out_of_range(&state, name.base));
-            };
-            let before = at.checked_sub(1).and_then(|before| state.segments.get(before));
-            let Some(segment) = state.segments.get(at) else {
-                return Err(out_of_range(&state, name.base));
-            };
-            let target = match segment.index.first() {
-                Some(first) => (first.byte, first.digest),
-                None => (segment.length, segment.digest),
-            };
-            (before.map_or(self.base_digest.get(), |segment| segment.digest), target)
-        };
-        let base =
-            WalkPoint { byte: 0, offset: name.base, digest: digest_before, max_timestamp: -1 };
-        // The file is a hint: without it the segment is walked.
-        let stored = self.read_index_file(name).await.unwrap_or_else(|error| {
-            tracing::warn!(path = %self.index_path(name).display(), %error, "read an index");
-            None
-        });
-        let mut stored = stored.filter(|(digest_at_base, _)| *digest_at_base == digest_before);
-        let index = loop {
-            let mut index = Index::default();
-            let mut at = base;
-            let from_file = stored.take();
-            let is_from_file = from_file.is_some();
-            if let Some((_, mut entries)) = from_file {
-                entries.truncate(target.0);
-                at = entries.last().map_or(base, WalkPoint::from);
-                index = entries;
-            }
-            let walked = self
-                .walk(name, at, |met| {
-                    if met.at.byte >= target.0 {
-                        return Walk::Stop;
-                    }
-                    index.note(IndexEntry {
-                        offset: met.at.offset,
-                        byte: met.at.byte,
-                        digest: met.at.digest,
-                        max_timestamp_before: met.at.max_timestamp,
-                    });
-                    Walk::On
-                })
-                .await;
-            match walked {
-                Ok(end) if (end.byte, end.digest) == target => break index,
-                // The log may have been cut while it was walked; then nothing of this is needed.
-                _ if !self.still_leads_to(name, target) => return Ok(()),
-                _ if is_from_file => {}
-                Ok(end) => {
-                    let reason = format!("digest differs at offset {}", end.offset);
-                    return Err(self.damaged(name, end.byte, &reason));
-                }
-                Err(error) => return Err(error),
-            }
-        };
-        let mut state = self.state.borrow_mut();
-        if let Some(segment) = state.segments.iter_mut().find(|segment| segment.name == name)
-            && segment.index.first().is_none_or(|first| first.byte == target.0)
-        {
-            segment.index.prepend(&index);
-        }
-        Ok(())
-    }
-
-    /// Whether the segment is as it was when its index began, or its end lay, at `target`.
-    fn still_leads_to(&self, name: SegmentName, target: (u64, Digest)) -> bool {
-        let state = self.state.borrow();
-        let segment = state.segments.iter().find(|segment| segment.name == name);
-        segment.is_some_and(|segment| match segment.index.first() {
-            Some(first) => (first.byte, first.digest) == target,
-            None => (segment.length, segment.digest) == target,
-        })
-    }
-
-    /// Digest at the segment's base and its entries, as the index file has them; `None` when there is no whole one.
-    async fn read_index_file(&self, name: SegmentName) -> io::Result<Option<(Digest, Index)>> {
-        let path = self.index_path(name);
-        let Copy::Whole { content, .. } =
-            read_copy(self.shared.disk.as_ref(), &path, INDEX_MAGIC, Writers::Ours).await?
-        else {
-            return Ok(None);
-        };
-        let mut input = FieldReader::new(&content);
-        let Ok(digest) = input.u64("digest at base") else { return Ok(None) };
-        let rest = content.get(input.position()..).unwrap_or(&[]);
-        Ok(Index::decode(rest).ok().map(|index| (Digest::from_raw(digest), index)))
-    }
-
-    /// Writes the index files of sealed segments that have a complete index in memory and no file yet.
-    pub(crate) async fn write_indexes(&self) -> io::Result<()> {
-        let ready: Vec<(SegmentName, Vec<u8>)> = {
-            let mut state = self.state.borrow_mut();
-            let sealed = state.segments.len().saturating_sub(1);
-            let mut ready = Vec::new();
-            for segment in state.segments.iter_mut().take(sealed) {
-                let Some(first) = segment.index.first().filter(|first| first.byte == 0) else {
-                    continue;
-                };
-                if std::mem::replace(&mut segment.is_index_stored, true) {
-                    continue;
-                }
-                let mut out = FieldWriter::new();
-                out.put_u64(first.digest.raw());
-                out.put_raw(&segment.index.encode());
-                ready.push((segment.name, out.into_bytes()));
-            }
-            ready
-        };
-        for (name, content) in ready {
-            let path = self.index_path(name);
-            write_copy(self.shared.disk.as_ref(), &path, INDEX_MAGIC, 0, &content).await?;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn index_path(&self, name: SegmentName) -> PathBuf {
-        self.segment_path(name).with_extension("index")
-    }
-
     /// An open descriptor of one of the log's segments; `None` when it is no longer in the log.
     pub(crate) async fn file_of(&self, name: SegmentName) -> io::Result<Option<Rc<dyn File>>> {
         {
@@ -582,7 +338,7 @@ impl Log {
         Ok(Some(Rc::clone(segment.file.get_or_insert(file))))
     }
 
-    fn damaged(&self, name: SegmentName, byte: u64, reason: &str) -> ReadError {
+    pub(crate) fn damaged(&self, name: SegmentName, byte: u64, reason: &str) -> ReadError {
         let path = self.segment_path(name);
         tracing::error!(path = %path.display(), byte, reason, "a segment is damaged");
         ReadError::Damaged { path, byte, reason: reason.to_owned() }
@@ -590,40 +346,6 @@ impl Log {
 
     fn io_error(&self, name: SegmentName, error: &io::Error) -> ReadError {
         ReadError::Io { path: self.segment_path(name), reason: error.to_string() }
-    }
-
-    /// The producers as of `end` in the segment `name`, walked from its base on with what was known there.
-    pub(crate) async fn producers_at(
-        self: &Rc<Self>,
-        name: SegmentName,
-        end: Offset,
-    ) -> Result<Producers, ReadError> {
-        let mut producers = Producers::default();
-        let names: Vec<(SegmentName, Digest)> = {
-            let state = self.state.borrow();
-            let mut before = self.base_digest.get();
-            let mut names = Vec::new();
-            for segment in state.segments.iter().filter(|s| s.name.base <= name.base) {
-                names.push((segment.name, before));
-                before = segment.digest;
-            }
-            names
-        };
-        for (name, digest) in names {
-            let start = WalkPoint { byte: 0, offset: name.base, digest, max_timestamp: -1 };
-            self.walk(name, start, |met| {
-                if met.header.end_offset() > end {
-                    return Walk::Stop;
-                }
-                if let Some(batch) = crate::log::produced_batch(&met.header) {
-                    let at = met.header.max_timestamp.as_ms();
-                    producers.note(&batch, met.header.base_offset, met.header.end_offset(), at);
-                }
-                Walk::On
-            })
-            .await?;
-        }
-        Ok(producers)
     }
 }
 
@@ -652,25 +374,8 @@ fn check_range(state: &State, asked: Offset) -> Result<Offset, ReadError> {
     Ok(end)
 }
 
-fn out_of_range(state: &State, asked: Offset) -> ReadError {
+pub(crate) fn out_of_range(state: &State, asked: Offset) -> ReadError {
     ReadError::OutOfRange { asked, start: state.log_start, end: state.log_end }
-}
-
-/// The first record of a batch for which `wanted` holds.
-fn records_of(
-    met: &Met<'_>,
-    scratch: &mut Vec<u8>,
-    wanted: impl Fn(Timestamp, Offset) -> bool,
-) -> Option<(Timestamp, Offset)> {
-    let view = BatchView::verify(met.bytes, &VerifyLimits::DEFAULT).ok()?;
-    let records = view.records(scratch, INFLATED_BYTES_MAX_DEFAULT).ok()?;
-    for record in records {
-        let record = record.ok()?;
-        if wanted(record.timestamp, record.offset) {
-            return Some((record.timestamp, record.offset));
-        }
-    }
-    None
 }
 
 /// The hot path: headers are stepped over in memory, the bytes are shared.
