@@ -1,6 +1,8 @@
 //! Frames come out whole, whatever the cuts; claims of length move no memory.
 
-use super::{FrameBuffer, FrameError, READ_BYTES_MAX, READ_BYTES_MIN};
+use super::{
+    EXPECTED_BYTES_MAX, FrameBuffer, FrameError, LENGTH_BYTES, READ_BYTES_MAX, READ_BYTES_MIN,
+};
 
 fn stream(frames: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -166,4 +168,19 @@ fn a_frame_as_long_as_the_one_before_is_read_without_growing() {
     buffer.feed(&stream(&[vec![1; 10]]));
     buffer.next_frame().unwrap().unwrap();
     assert!(room(&mut buffer) <= READ_BYTES_MAX);
+}
+
+#[test]
+fn no_frame_has_more_room_made_for_the_next_than_the_limit() {
+    let mut buffer = FrameBuffer::default();
+    for (length, expected) in [
+        (EXPECTED_BYTES_MAX - LENGTH_BYTES, EXPECTED_BYTES_MAX),
+        (EXPECTED_BYTES_MAX, EXPECTED_BYTES_MAX),
+        (3 * EXPECTED_BYTES_MAX, EXPECTED_BYTES_MAX),
+    ] {
+        buffer.feed(&stream(&[vec![1; length]]));
+        buffer.next_frame().unwrap().unwrap();
+        buffer.rest();
+        assert_eq!(room(&mut buffer), expected, "behind a frame of {length} B");
+    }
 }
