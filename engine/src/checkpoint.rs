@@ -39,6 +39,23 @@ pub struct LogCheckpoint {
     pub producers: Producers,
 }
 
+impl LogCheckpoint {
+    /// Of a log that nothing was appended to.
+    pub fn empty(partition: PartitionId, uid: PartitionUid) -> Self {
+        Self {
+            partition,
+            uid,
+            place: None,
+            offset: Offset::ZERO,
+            digest: Digest::EMPTY,
+            durable_end: Offset::ZERO,
+            high_watermark: Offset::ZERO,
+            max_timestamp: -1,
+            producers: Producers::default(),
+        }
+    }
+}
+
 /// Content of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {

@@ -15,7 +15,6 @@ use levada_engine::journal::layout::{
 };
 use levada_engine::journal::replay::{FoundRound, FoundRounds, Live, LogFold, Source, find_rounds};
 use levada_engine::manifest::{Manifest, SealedSegment};
-use levada_engine::producers::Producers;
 use levada_engine::segment::layout::SegmentName;
 use levada_record::{Offset, PartitionId, PartitionIndex, PartitionUid, TopicId};
 use libfuzzer_sys::fuzz_target;
@@ -198,17 +197,8 @@ fn segment(index: u64) -> SegmentName {
 }
 
 fn never_written(uid: PartitionUid) -> (LogCheckpoint, Manifest) {
-    let checkpoint = LogCheckpoint {
-        partition: PartitionId::new(TopicId::ZERO, PartitionIndex(0)),
-        uid,
-        place: None,
-        offset: Offset::ZERO,
-        digest: Digest::EMPTY,
-        durable_end: Offset::ZERO,
-        high_watermark: Offset::ZERO,
-        max_timestamp: -1,
-        producers: Producers::default(),
-    };
+    let partition = PartitionId::new(TopicId::ZERO, PartitionIndex(0));
+    let checkpoint = LogCheckpoint::empty(partition, uid);
     (checkpoint, Manifest::empty(INCARNATION, 0))
 }
 

@@ -5,19 +5,17 @@ use std::io;
 use std::path::Path;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use levada_record::{Offset, PartitionId, PartitionUid};
+use levada_record::PartitionUid;
 
 use super::journals::OldShard;
 use super::verify::{self, Recovered, recover_log};
 use super::{LOGS_AT_ONCE, RecoveryReport, io_error, list_or_empty, until_free};
 use crate::checkpoint::LogCheckpoint;
-use crate::digest::Digest;
 use crate::disk::SharedDisk;
 use crate::error::OpenError;
 use crate::journal::layout::{Entry, payload_is_whole};
 use crate::journal::replay::LogFold;
 use crate::manifest::{ManifestFound, directory_name, read_manifest, read_meta};
-use crate::producers::Producers;
 use crate::runtime::SharedRuntime;
 use crate::start_record::StartRecord;
 use crate::store::partitions_directory;
@@ -44,7 +42,7 @@ fn candidates(shards: &[OldShard]) -> BTreeMap<PartitionUid, Candidate> {
                     Entry::Created { uid, partition } => {
                         logs.entry(uid).or_insert_with(|| Candidate {
                             shard: at,
-                            checkpoint: empty_checkpoint(partition, uid),
+                            checkpoint: LogCheckpoint::empty(partition, uid),
                             is_new: true,
                         });
                     }
@@ -57,20 +55,6 @@ fn candidates(shards: &[OldShard]) -> BTreeMap<PartitionUid, Candidate> {
         }
     }
     logs
-}
-
-fn empty_checkpoint(partition: PartitionId, uid: PartitionUid) -> LogCheckpoint {
-    LogCheckpoint {
-        partition,
-        uid,
-        place: None,
-        offset: Offset::ZERO,
-        digest: Digest::EMPTY,
-        durable_end: Offset::ZERO,
-        high_watermark: Offset::ZERO,
-        max_timestamp: -1,
-        producers: Producers::default(),
-    }
 }
 
 /// Recovers every log; a shard whose last round turns out to be torn in a segment drops it and is done again.
@@ -153,7 +137,7 @@ async fn adopt_orphans(
         });
         let Some((partition, uid)) = meta.await? else { continue };
         if !known.contains_key(&uid) {
-            let checkpoint = empty_checkpoint(partition, uid);
+            let checkpoint = LogCheckpoint::empty(partition, uid);
             // Which shard it was is only known by its rounds.
             let spoken_of = shards.iter().position(|shard| {
                 shard
