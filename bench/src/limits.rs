@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::environment::Environment;
 use crate::error::BenchError;
 use crate::number::{duration, float, share};
+use crate::options::Mode;
 use crate::result::{Percentiles, Ratios, RunFile, headline};
 use disk::{FileState, TestFile};
 
@@ -186,6 +187,7 @@ pub fn quick(directory: &Path, sync_bytes: u64, effort: Effort) -> Result<Limits
         let file = TestFile::create(directory, effort.file_bytes, state)?;
         limits.disk.push(throughput(&file, Direction::Write, block_bytes, depth, effort)?);
         if state == FileState::Overwritten {
+            limits.disk.push(throughput(&file, Direction::Read, block_bytes, depth, effort)?);
             let blocks = sync_bytes.div_ceil(4096).clamp(1, 256);
             let bytes = u32::try_from(blocks * 4096).unwrap_or(block_bytes);
             limits.sync.push(sync_time(&file, bytes, effort)?);
@@ -204,7 +206,9 @@ pub fn ratios(run: &RunFile, before: &Limits, after: &Limits) -> Ratios {
     };
     let write = |limits: &Limits| limits.best(Direction::Write);
     let loopback = |limits: &Limits| limits.best_loopback();
+    let read = |limits: &Limits| limits.best(Direction::Read);
     let disk_write_mb_per_s = lower(&write);
+    let disk_read_mb_per_s = lower(&read);
     let loopback_mb_per_s = lower(&loopback);
     // Only afterwards is known how many bytes a batch had, and so what to compare with.
     let sync = after.sync.first();
@@ -217,13 +221,20 @@ pub fn ratios(run: &RunFile, before: &Limits, after: &Limits) -> Ratios {
         let at = own.and_then(|own| own.at.get(name));
         *slot = at.zip(bare).map(|(ns, bare)| share(float(*ns), float(bare)));
     }
-    let drift = apart(&write).max(apart(&loopback));
+    let (reached_mb_per_s, disk_mb_per_s, disk_drift) = match run.options.mode {
+        Mode::Consume => (run.totals.received_mb_per_s, disk_read_mb_per_s, apart(&read)),
+        Mode::Produce | Mode::EndToEnd => {
+            (run.totals.acked_mb_per_s, disk_write_mb_per_s, apart(&write))
+        }
+    };
+    let drift = disk_drift.max(apart(&loopback));
     Ratios {
         disk_write_mb_per_s,
+        disk_read_mb_per_s,
         loopback_mb_per_s,
         drift,
         valid: drift <= DRIFT_MAX,
-        throughput: share(run.totals.acked_mb_per_s, disk_write_mb_per_s.min(loopback_mb_per_s)),
+        throughput: share(reached_mb_per_s, disk_mb_per_s.min(loopback_mb_per_s)),
         sync_bytes: sync.map_or(0, |sync| sync.bytes.into()),
         sync_ns,
         latency,
@@ -277,6 +288,7 @@ mod tests {
         let effort = Effort { file_bytes: 8 << 20, point_s: 0.02 };
         let limits = quick(directory.path(), 5000, effort).unwrap();
         assert!(limits.best(Direction::Write) > 0.0);
+        assert!(limits.best(Direction::Read) > 0.0);
         assert!(limits.best_loopback() > 0.0);
         let sync = limits.sync_near(8192).unwrap();
         assert_eq!(sync.bytes, 8192);

@@ -154,13 +154,17 @@ pub struct GeneratorCost {
 pub struct Ratios {
     /// Sequential writes to the bare disk, 10^6 bytes a second, the lower of before and after.
     pub disk_write_mb_per_s: f64,
+    /// Sequential reads from it, the same.
+    #[serde(default)]
+    pub disk_read_mb_per_s: f64,
     /// The bare loopback, the same.
     pub loopback_mb_per_s: f64,
     /// Largest difference between before and after, as a share.
     pub drift: f64,
     /// Whether the machine was steady enough, 15 %, for the ratios to mean anything.
     pub valid: bool,
-    /// Acknowledged bytes to the lower of disk and loopback.
+    /// Acknowledged bytes to the lower of disk writes and loopback; of a run that only consumes, bytes read to the lower
+    /// of disk reads and loopback.
     pub throughput: f64,
     /// Bytes of a write with fdatasync that was measured, near what the run's requests had.
     pub sync_bytes: u64,

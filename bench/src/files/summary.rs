@@ -36,10 +36,13 @@ pub fn markdown(run: &RunFile) -> String {
     text += "\n\n";
     text += &latency(run);
     if let Some(limits) = &run.limits {
+        let (disk, doing) = match run.options.mode {
+            Mode::Consume => (limits.disk_read_mb_per_s, "read"),
+            Mode::Produce | Mode::EndToEnd => (limits.disk_write_mb_per_s, "written"),
+        };
         add!(
             text,
-            "Bare disk {:.0} MB/s, bare loopback {:.0} MB/s, {:.0} % apart before and after: {:.0} % of the lower.\n\n",
-            limits.disk_write_mb_per_s,
+            "Bare disk {disk:.0} MB/s {doing}, bare loopback {:.0} MB/s, {:.0} % apart before and after: {:.0} % of the lower.\n\n",
             limits.loopback_mb_per_s,
             limits.drift * 100.0,
             limits.throughput * 100.0
