@@ -59,6 +59,8 @@ pub(crate) async fn run_rounds(shared: Rc<Shared>) {
                 shared.fail(&format!("commit a round: {error}"));
                 return;
             }
+            // Whom the round was for goes first: what they append next is in the next round, not the one after.
+            future::yield_now().await;
             continue;
         }
         if shared.is_stopping.get() {
