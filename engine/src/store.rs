@@ -125,6 +125,9 @@ pub(crate) struct Shared {
     pub(crate) checkpointed: Signal,
     /// A checkpoint that somebody asked for was written.
     pub(crate) checkpoints_forced: Signal,
+    /// How often a checkpoint was asked for, and how many of these are answered by one that began later.
+    checkpoints_asked: Cell<u64>,
+    checkpoints_answered: Cell<u64>,
     pub(crate) rounds_ended: Signal,
     pub(crate) write_behind_ended: Signal,
     /// Removed logs whose directories are to be deleted.
@@ -134,7 +137,6 @@ pub(crate) struct Shared {
     pub(crate) is_stopping: Cell<bool>,
     pub(crate) last_round: Cell<u64>,
     pub(crate) checkpoint_sequence: Cell<u64>,
-    pub(crate) is_checkpoint_wanted: Cell<bool>,
     /// Journaled bytes since write-behind last looked.
     pub(crate) journaled_since: Cell<u64>,
     /// Bytes of any kind since the last checkpoint.
@@ -220,16 +222,35 @@ impl Shared {
 
     /// Everything owed is written and a checkpoint taken.
     pub(crate) async fn force_checkpoint(&self) -> Result<(), StoreError> {
-        let seen = self.checkpoints_forced.count();
-        self.is_checkpoint_wanted.set(true);
-        self.write_behind_wanted.raise();
-        while self.checkpoints_forced.count() == seen {
+        let asked = self.ask_checkpoint();
+        loop {
+            let seen = self.checkpoints_forced.count();
+            if self.checkpoints_answered.get() >= asked {
+                return Ok(());
+            }
             if let Some(reason) = self.failure() {
                 return Err(StoreError::Failed(reason));
             }
             self.checkpoints_forced.after(seen).await;
         }
-        Ok(())
+    }
+
+    /// Asks for a checkpoint of all that is durable now; which of those asked for it is.
+    pub(crate) fn ask_checkpoint(&self) -> u64 {
+        self.checkpoints_asked.set(self.checkpoints_asked.get() + 1);
+        self.write_behind_wanted.raise();
+        self.checkpoints_asked.get()
+    }
+
+    /// The last checkpoint asked for, when it has no answer yet.
+    fn checkpoint_asked(&self) -> Option<u64> {
+        let asked = self.checkpoints_asked.get();
+        (asked > self.checkpoints_answered.get()).then_some(asked)
+    }
+
+    fn answer_checkpoint(&self, asked: u64) {
+        self.checkpoints_answered.set(asked);
+        self.checkpoints_forced.raise();
     }
 
     pub(crate) fn note_round(&self, round: u64, report: &RoundReport) {
@@ -380,7 +401,8 @@ impl Store {
             is_stopping: Cell::new(false),
             last_round: Cell::new(0),
             checkpoint_sequence: Cell::new(seed.checkpoint_sequence),
-            is_checkpoint_wanted: Cell::new(false),
+            checkpoints_asked: Cell::new(0),
+            checkpoints_answered: Cell::new(0),
             journaled_since: Cell::new(0),
             bytes_since_checkpoint: Cell::new(0),
             owing_logs: Cell::new(0),

@@ -135,8 +135,7 @@ impl Log {
         self.shared.queue(self);
         self.until_facts_are_durable().await?;
         // Until a checkpoint knows of it, a recovery has to walk the whole log for its producers.
-        self.shared.is_checkpoint_wanted.set(true);
-        self.shared.write_behind_wanted.raise();
+        self.shared.ask_checkpoint();
         Ok(end.offset)
     }
 

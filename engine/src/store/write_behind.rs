@@ -51,20 +51,18 @@ pub(crate) async fn run_write_behind(shared: Rc<Shared>) {
             return;
         }
         let is_last = shared.rounds_ended.count() > 0;
-        let is_wanted = shared.is_checkpoint_wanted.replace(false);
-        let done = if is_last || is_wanted {
+        let asked = shared.checkpoint_asked();
+        let done = if is_last || asked.is_some() {
             checkpoint(&shared, Pass::Everything).await
         } else {
             work(&shared).await
         };
         match done {
-            Ok(()) if is_wanted => shared.checkpoints_forced.raise(),
-            Ok(()) => {}
+            Ok(()) => asked.into_iter().for_each(|asked| shared.answer_checkpoint(asked)),
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 // The metadata reserve is used up by others; appends wait for room, nothing is lost.
                 shared.note_disk_full();
                 tracing::warn!(%error, "no room for a checkpoint");
-                shared.is_checkpoint_wanted.set(is_wanted || shared.is_checkpoint_wanted.get());
                 if is_last {
                     shared.fail("no room on the disk for the last checkpoint");
                     return;
@@ -89,7 +87,7 @@ pub(crate) async fn run_write_behind(shared: Rc<Shared>) {
             false
         };
         if future::or(woken, idle).await && owes_anything(&shared) {
-            shared.is_checkpoint_wanted.set(true);
+            shared.ask_checkpoint();
         }
     }
 }
