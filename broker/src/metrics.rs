@@ -110,6 +110,8 @@ metrics! {
     Counter journal_room_waits_total "Rounds that waited for room in the journal.";
     Counter disk_full_total "Times that room on the disk was refused.";
     Gauge tail_bytes "Memory of log tails in bytes.";
+    Gauge read_ahead_bytes "Memory of what is read ahead in bytes.";
+    Counter read_ahead_used_bytes_total "Bytes read ahead that a fetch then needed.";
     Gauge store_failed "Shards whose log directory has failed.";
     Gauge image_index "Index of the cluster image that the broker acts on.";
     Gauge controller_connected "1 while the coordinator is connected.";

@@ -331,6 +331,8 @@ impl Shard {
             metrics.journal_room_waits_total.set(stats.room_waits);
             metrics.disk_full_total.set(stats.disk_full);
             metrics.tail_bytes.set(stats.tail_bytes);
+            metrics.read_ahead_bytes.set(stats.read_ahead_bytes);
+            metrics.read_ahead_used_bytes_total.set(stats.read_ahead_used_bytes);
             metrics.store_failed.set(u64::from(store.failure().is_some()));
         }
         metrics.snapshot()

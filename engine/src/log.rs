@@ -8,6 +8,7 @@ mod commit;
 mod grow;
 mod indexes;
 mod read;
+mod read_ahead;
 mod search;
 mod truncate;
 
@@ -35,6 +36,7 @@ use crate::tail::Tail;
 pub use append::Appended;
 pub(crate) use commit::{RoundBudget, RoundPart};
 pub use read::ReadOutcome;
+pub(crate) use read_ahead::{ReadAhead, ReadEnds};
 
 /// The topic settings that act in the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +171,7 @@ pub(crate) struct State {
     pub(crate) is_removed: bool,
     /// Whether write-behind has writes under way.
     pub(crate) is_writing: bool,
+    pub(crate) read_ends: ReadEnds,
 }
 
 /// One partition's log on this shard.

@@ -14,7 +14,7 @@ use crate::disk::SharedDisk;
 use crate::error::{OpenError, StoreError};
 use crate::journal::layout::{ENTRY_BYTES_MAX, Entry};
 use crate::journal::{JOURNAL_FILE_BYTES, JOURNAL_FILES_MAX, Journal, journal_file_bytes};
-use crate::log::{Appended, Log, LogConfig, RoundBudget};
+use crate::log::{Appended, Log, LogConfig, ReadAhead, RoundBudget};
 use crate::manifest::{Manifest, directory_name, write_manifest, write_meta};
 use crate::recovery::LogSeed;
 use crate::round::{RoundReport, ShardFact, run_rounds};
@@ -29,7 +29,8 @@ pub struct StoreConfig {
     pub journal_file_bytes: u64,
     /// Most files of the journal.
     pub journal_files_max: usize,
-    /// Bytes of recent batches kept in memory for readers, beyond what is owed to the segments.
+    /// Bytes kept in memory for readers, beyond what is owed to the segments: recent batches, and up to half of it what
+    /// is read ahead.
     pub cache_bytes: usize,
 }
 
@@ -95,6 +96,10 @@ pub struct StoreStats {
     pub disk_full: u64,
     /// Memory of tails in bytes.
     pub tail_bytes: u64,
+    /// Memory of what is read ahead in bytes.
+    pub read_ahead_bytes: u64,
+    /// Bytes that were read ahead and came in useful.
+    pub read_ahead_used_bytes: u64,
     /// Logs.
     pub logs: u64,
 }
@@ -145,6 +150,7 @@ pub(crate) struct Shared {
     pub(crate) owing_logs: Cell<u64>,
     /// The last try to make a journal file found no room on the disk.
     pub(crate) is_ring_stuck: Cell<bool>,
+    pub(crate) read_ahead: RefCell<ReadAhead>,
     pub(crate) stats: Cell<StoreStats>,
     failure: RefCell<Option<String>>,
 }
@@ -407,6 +413,7 @@ impl Store {
             bytes_since_checkpoint: Cell::new(0),
             owing_logs: Cell::new(0),
             is_ring_stuck: Cell::new(false),
+            read_ahead: RefCell::default(),
             stats: Cell::default(),
             failure: RefCell::default(),
         });
@@ -487,6 +494,7 @@ impl Store {
         }
         shared.commit_fact(Entry::Removed { uid: log.uid() }).await?;
         log.state.borrow_mut().is_removed = true;
+        shared.read_ahead.borrow_mut().forget(log.uid);
         shared.logs.borrow_mut().remove(&partition);
         log.release();
         let buried = shared.buried.count();
@@ -552,6 +560,7 @@ impl Store {
         stats.logs = logs.len() as u64;
         stats.tail_bytes =
             logs.values().map(|log| log.state.borrow().tail.memory_bytes() as u64).sum();
+        stats.read_ahead_bytes = self.shared.read_ahead.borrow().bytes() as u64;
         stats
     }
 

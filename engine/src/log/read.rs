@@ -49,6 +49,29 @@ impl From<IndexEntry> for WalkPoint {
     }
 }
 
+/// What a read is for.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    from: Offset,
+    end: Offset,
+    max_bytes: usize,
+    at_least_one: bool,
+}
+
+/// What was found in bytes that a read fetched.
+struct Scanned {
+    /// Where the batches to give lie in them.
+    taken: Option<(usize, usize)>,
+    /// Offset behind those.
+    next: Offset,
+    /// The boundary up to which whole batches were met.
+    at: WalkPoint,
+    /// The first batch wanted, or one before it, is cut off: so many bytes it has, as far as that is known.
+    missing: Option<usize>,
+    /// Whether the first batch wanted was met.
+    has_reached: bool,
+}
+
 /// A batch met on a walk.
 pub(crate) struct Met<'a> {
     pub(crate) header: BatchHeader,
@@ -104,8 +127,8 @@ impl Log {
                 self.load_index(name).await?;
                 continue;
             };
-            let read = self.read_disk(name, entry, from, end, max_bytes, at_least_one).await?;
-            if let Some(outcome) = read {
+            let wanted = Wanted { from, end, max_bytes, at_least_one };
+            if let Some(outcome) = self.read_disk(name, entry, wanted).await? {
                 return Ok(outcome);
             }
         }
@@ -116,61 +139,86 @@ impl Log {
         self: &Rc<Self>,
         name: SegmentName,
         entry: IndexEntry,
-        from: Offset,
-        end: Offset,
-        max_bytes: usize,
-        at_least_one: bool,
+        wanted: Wanted,
     ) -> Result<Option<ReadOutcome>, ReadError> {
-        let mut window = (max_bytes + READ_MIN_BYTES / 4).max(READ_MIN_BYTES);
+        let usual = (wanted.max_bytes + READ_MIN_BYTES / 4).max(READ_MIN_BYTES);
+        let mut window = usual;
         let mut at = WalkPoint::from(entry);
+        let mut ahead = self.read_ahead(name, at.byte, window).await;
         loop {
-            let bytes = self.fetch(name, at.byte, window).await?;
+            let is_ahead = ahead.is_some();
+            let bytes = match ahead.take() {
+                Some(bytes) => bytes,
+                None => self.fetch(name, at.byte, window).await?,
+            };
             if bytes.is_empty() {
                 return Ok(None);
             }
-            let (mut used, mut start, mut taken) = (0, None, 0);
-            let mut next = from;
-            let mut missing = None;
-            while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
-                let (header, batch) = match self.split(name, at, rest)? {
-                    Split::Batch(header, batch) => (header, batch),
-                    Split::Partial(total) => {
-                        missing = Some(total);
-                        break;
-                    }
-                };
-                let behind = header.end_offset();
-                if behind > end {
-                    break;
-                }
-                if behind > from {
-                    let first = *start.get_or_insert(used);
-                    let is_too_much = used + batch.len() - first > max_bytes;
-                    if is_too_much && !(taken == 0 && at_least_one) {
-                        break;
-                    }
-                    taken = used + batch.len();
-                    next = behind;
-                }
-                at = self.step(name, at, &header, batch)?;
-                used += batch.len();
+            let seen = self.scan(name, at, &bytes, wanted)?;
+            if let Some((start, end)) = seen.taken {
+                self.look_ahead(name, (wanted.from, seen.next), usual);
+                let slice = bytes.slice(start, end);
+                let bytes = slice.len();
+                return Ok(Some(ReadOutcome { bytes, slices: vec![slice], next: seen.next }));
             }
-            match (start, missing) {
-                (Some(start), _) if taken > 0 => {
-                    let slice = bytes.slice(start, taken);
-                    let bytes = slice.len();
-                    return Ok(Some(ReadOutcome { bytes, slices: vec![slice], next }));
-                }
-                (None, Some(_)) if bytes.len() < window => {
-                    return Err(self.damaged(name, at.byte, "a batch is cut off"));
+            match seen.missing {
+                // What was read ahead ended where memory began then; that may be further now.
+                Some(_) if is_ahead => {}
+                Some(_) if bytes.len() < window => {
+                    return Err(self.damaged(name, seen.at.byte, "a batch is cut off"));
                 }
                 // The batch asked for does not lie wholly in the window.
-                (None, Some(total)) => window = window.max(total),
+                Some(total) => window = window.max(total),
                 // The window ended with the last batch below it.
-                (None, None) if at.offset < end && used > 0 => {}
-                _ => return Ok(Some(ReadOutcome { next: from, ..ReadOutcome::default() })),
+                None if !seen.has_reached
+                    && seen.at.offset < wanted.end
+                    && seen.at.byte > at.byte => {}
+                None => {
+                    return Ok(Some(ReadOutcome { next: wanted.from, ..ReadOutcome::default() }));
+                }
             }
+            at = seen.at;
         }
+    }
+
+    /// Finds the batches that are wanted in `bytes`, read at `at`; every batch on the way is checked.
+    fn scan(
+        &self,
+        name: SegmentName,
+        mut at: WalkPoint,
+        bytes: &[u8],
+        wanted: Wanted,
+    ) -> Result<Scanned, ReadError> {
+        let (mut used, mut start, mut taken) = (0, None, 0);
+        let mut next = wanted.from;
+        let mut missing = None;
+        while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
+            let (header, batch) = match self.split(name, at, rest)? {
+                Split::Batch(header, batch) => (header, batch),
+                Split::Partial(total) => {
+                    missing = Some(total);
+                    break;
+                }
+            };
+            let behind = header.end_offset();
+            if behind > wanted.end {
+                break;
+            }
+            if behind > wanted.from {
+                let first = *start.get_or_insert(used);
+                let is_too_much = used + batch.len() - first > wanted.max_bytes;
+                if is_too_much && !(taken == 0 && wanted.at_least_one) {
+                    break;
+                }
+                taken = used + batch.len();
+                next = behind;
+            }
+            at = self.step(name, at, &header, batch)?;
+            used += batch.len();
+        }
+        let has_reached = start.is_some();
+        let taken = start.filter(|start| taken > *start).map(|start| (start, taken));
+        Ok(Scanned { taken, next, at, missing: missing.filter(|_| !has_reached), has_reached })
     }
 
     /// Cuts the first batch from bytes read at `at`, checksum and offset checked.

@@ -92,6 +92,7 @@ impl Log {
                 state.doomed.push(unused.segment.name);
             }
             let active = state.segments.last_mut().expect("the segment that was found");
+            self.shared.read_ahead.borrow_mut().forget(self.uid);
             active.length = end.position - active.start;
             active.end = end.offset;
             active.digest = end.digest;

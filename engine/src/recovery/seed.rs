@@ -10,7 +10,7 @@ use crate::checkpoint::LogCheckpoint;
 use crate::digest::Digest;
 use crate::epochs::EpochStarts;
 use crate::journal::layout::Place;
-use crate::log::{Boundary, Log, LogConfig, State, Suspicion};
+use crate::log::{Boundary, Log, LogConfig, ReadEnds, State, Suspicion};
 use crate::manifest::{SealedSegment, directory_name};
 use crate::owed::Owed;
 use crate::producers::Producers;
@@ -175,6 +175,7 @@ impl Log {
             is_busy: false,
             is_removed: false,
             is_writing: false,
+            read_ends: ReadEnds::default(),
         };
         Self {
             partition: seed.partition,

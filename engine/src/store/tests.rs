@@ -29,7 +29,7 @@ pub(crate) fn partition(index: i32) -> PartitionId {
 }
 
 fn small() -> StoreConfig {
-    StoreConfig { journal_file_bytes: 1 << 20, journal_files_max: 4, cache_bytes: 256 << 10 }
+    StoreConfig { journal_file_bytes: 1 << 20, journal_files_max: 4, cache_bytes: 1 << 20 }
 }
 
 /// One simulated machine: a disk that survives, processes that come and go.
@@ -128,8 +128,12 @@ pub(crate) async fn append(store: &Store, log: &Rc<Log>, bytes: &[u8]) -> Offset
 
 /// Reads the whole log; gives the tag of every batch with its base offset.
 pub(crate) async fn read_all(log: &Rc<Log>) -> Vec<(Offset, String)> {
+    read_from(log, log.log_start()).await
+}
+
+async fn read_from(log: &Rc<Log>, from: Offset) -> Vec<(Offset, String)> {
     let mut seen = Vec::new();
-    let mut at = log.log_start();
+    let mut at = from;
     while at < log.log_end() {
         let outcome = log.read(at, log.log_end(), 64 << 10, true).await.unwrap();
         let bytes: Vec<u8> = outcome.slices.iter().flat_map(|slice| slice.to_vec()).collect();
@@ -322,4 +326,54 @@ fn a_ring_that_finds_no_room_to_grow_is_used_again() {
     });
     assert!(stats.journal_size_bytes < small().journal_file_bytes * 4, "{stats:?}");
     assert!(stats.journal_bytes > 2 * stats.journal_size_bytes, "{stats:?}");
+}
+
+/// Reads a log on the disk, in batches of 16 KiB, in order from its start. Where it stops, more is on its way.
+async fn reading_cold(store: &Store, log: &Rc<Log>) -> Offset {
+    let mut at = Offset(0);
+    while at < Offset(64) {
+        at = log.read(at, log.log_end(), 64 << 10, true).await.unwrap().next;
+        let stats = store.stats();
+        assert!(stats.read_ahead_bytes <= small().cache_bytes as u64 / 2, "{stats:?}");
+    }
+    at
+}
+
+#[test]
+fn a_log_that_is_read_in_order_is_read_ahead() {
+    let machine = Machine::new(4);
+    machine.live(|_, stores, _| async move {
+        let log = stores[0].create_log(partition(0), LogConfig::default()).await.unwrap();
+        for tag in 0..256 {
+            append(&stores[0], &log, &batch(tag, 1, 16 << 10, None)).await;
+        }
+        log.until_durable(log.log_end()).await.unwrap();
+        stores[0].stop().await.unwrap();
+    });
+    machine.live(|_, stores, _| async move {
+        let (store, log) = (&stores[0], stores[0].log(partition(0)).unwrap());
+        for from in [200, 100, 150] {
+            log.read(Offset(from), log.log_end(), 64 << 10, true).await.unwrap();
+        }
+        assert_eq!(store.stats().read_ahead_bytes, 0, "nobody reads in order");
+        let seen = read_all(&log).await;
+        assert_eq!(tags(&seen), (0..256).map(|tag| tag.to_string()).collect::<Vec<_>>());
+        let stats = store.stats();
+        assert!(stats.read_ahead_used_bytes > 3 << 20, "{stats:?}");
+        // Cut where bytes behind are on their way; others take their place, on the disk too.
+        let end = reading_cold(store, &log).await;
+        assert!(store.stats().read_ahead_bytes > 0);
+        log.truncate(end).await.unwrap();
+        assert_eq!(store.stats().read_ahead_bytes, 0);
+        for tag in 1000..1256 {
+            append(store, &log, &batch(tag, 1, 16 << 10, None)).await;
+        }
+        log.until_durable(log.log_end()).await.unwrap();
+        store.checkpoint().await.unwrap();
+        let seen = read_from(&log, end).await;
+        assert_eq!(tags(&seen), (1000..1256).map(|tag| tag.to_string()).collect::<Vec<_>>());
+        reading_cold(store, &log).await;
+        store.remove_log(partition(0)).await.unwrap();
+        assert_eq!(store.stats().read_ahead_bytes, 0);
+    });
 }
