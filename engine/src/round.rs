@@ -110,7 +110,7 @@ async fn run_round(shared: &Rc<Shared>, chain: &mut Chain) -> io::Result<()> {
         through_files: THROUGH_FILES_MAX,
     };
     let facts = shared.take_facts(&mut budget);
-    let mut parts = Vec::new();
+    let mut parts = Vec::with_capacity(shared.queued());
     collect(shared, &mut budget, round, &mut parts);
 
     let mut entries: Vec<Entry> = facts.iter().map(|fact| fact.entry).collect();

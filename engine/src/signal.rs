@@ -5,11 +5,14 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
+use smallvec::SmallVec;
+
 /// Counts how often something happened.
 #[derive(Debug, Default)]
 pub struct Signal {
     count: Cell<u64>,
-    waiters: RefCell<Vec<Waker>>,
+    /// Most often nobody or one.
+    waiters: RefCell<SmallVec<[Waker; 1]>>,
 }
 
 impl Signal {

@@ -211,6 +211,11 @@ impl Shared {
         Some(log)
     }
 
+    /// Logs that wait for a round.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.borrow().len()
+    }
+
     pub(crate) fn has_work(&self) -> bool {
         !self.queue.borrow().is_empty() || !self.facts.borrow().is_empty()
     }
