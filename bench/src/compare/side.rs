@@ -66,7 +66,7 @@ impl Side {
                 .iter()
                 .map(|directory| own(directory))
                 .collect::<Result<_, _>>()?,
-            Some("hlog") => vec![foreign(interval_log(path)?)],
+            Some("hlog") => vec![foreign(some(path, interval_log(path)?)?)],
             Some("hgrm") => {
                 vec![foreign(BTreeMap::from([(Series::Response, percentile_table(path)?)]))]
             }
@@ -113,7 +113,12 @@ fn directories(path: &Path) -> Result<Vec<PathBuf>, BenchError> {
 
 fn own(directory: &Path) -> Result<SideRun, BenchError> {
     let file = read_run(directory)?;
-    let curves = interval_log(&directory.join(HLOG_FILE))?;
+    let log = directory.join(HLOG_FILE);
+    let mut curves = interval_log(&log)?;
+    // A run that only consumes measures no latency.
+    if !file.latency.is_empty() {
+        curves = some(&log, curves)?;
+    }
     let totals = &file.totals;
     let throughput = match file.options.mode {
         Mode::Consume => totals.received_per_s,
@@ -126,6 +131,17 @@ fn own(directory: &Path) -> Result<SideRun, BenchError> {
 pub fn curve(samples: &Histogram<u64>) -> Curve {
     let steps = samples.iter_quantiles(5);
     steps.map(|step| (step.quantile_iterated_to(), float(step.value_iterated_to()))).collect()
+}
+
+/// The curves of a log, when it has any.
+fn some(
+    path: &Path,
+    curves: BTreeMap<Series, Curve>,
+) -> Result<BTreeMap<Series, Curve>, BenchError> {
+    if curves.is_empty() {
+        return Err(BenchError::file(path, "there is no histogram in it"));
+    }
+    Ok(curves)
 }
 
 /// All intervals of a log added up by tag; what has no tag of ours counts as response.
@@ -145,9 +161,6 @@ fn interval_log(path: &Path) -> Result<BTreeMap<Series, Curve>, BenchError> {
         for step in samples.iter_recorded() {
             sum.saturating_record_n(step.value_iterated_to(), step.count_at_value());
         }
-    }
-    if sums.is_empty() {
-        return Err(BenchError::file(path, "there is no histogram in it"));
     }
     Ok(sums.into_iter().map(|(series, samples)| (series, curve(&samples))).collect())
 }
@@ -264,6 +277,32 @@ pub(crate) mod tests {
             assert!((got / expected - 1.0).abs() < 0.02, "{file}: {got} {expected}");
         }
         assert_eq!(Side::read(directory.path()).unwrap().runs.len(), 1, "a directory of runs");
+    }
+
+    #[test]
+    fn runs_that_only_consume_are_compared_by_their_throughput() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = crate::Options { mode: Mode::Consume, ..Default::default() };
+        let mut seen = outcome(1.0);
+        for interval in &mut seen.intervals {
+            interval.series.clear();
+            interval.counts.received = 20_000;
+        }
+        let file = judge(&options, &seen, Environment::default());
+        let sides = ["a", "b"].map(|name| {
+            let path = directory.path().join(name);
+            crate::files::write(&path, &file, &seen).unwrap();
+            Side::read(&path).unwrap()
+        });
+        assert_eq!(sides[0].runs[0].throughput, Some(20_000.0));
+        let compared =
+            crate::compare::compare(&sides, &[], crate::compare::Unlike::Refused).unwrap();
+        let metrics: Vec<_> = compared.rows.iter().map(|row| row.metric.as_str()).collect();
+        assert_eq!(metrics, ["throughput"]);
+        // A log that is empty though its run has latencies is a damaged one.
+        let path = directory.path().join("c");
+        crate::files::write(&path, &run_file(1.0), &seen).unwrap();
+        assert!(Side::read(&path).is_err());
     }
 
     #[test]
