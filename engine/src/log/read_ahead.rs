@@ -85,6 +85,12 @@ struct Entry {
     window: Rc<Window>,
 }
 
+impl Entry {
+    fn is_stale(&self, now_ns: u64) -> bool {
+        now_ns >= self.begun_ns.saturating_add(STALE_NS)
+    }
+}
+
 /// What the shard has read ahead, oldest first.
 #[derive(Default)]
 pub(crate) struct ReadAhead {
@@ -115,8 +121,7 @@ impl ReadAhead {
             return None;
         }
         while self.bytes + len > budget {
-            let is_idle =
-                |entry: &Entry| entry.is_used || now_ns >= entry.begun_ns.saturating_add(STALE_NS);
+            let is_idle = |entry: &Entry| entry.is_used || entry.is_stale(now_ns);
             let idle = self.entries.iter().position(is_idle)?;
             self.remove(idle);
         }
@@ -125,6 +130,13 @@ impl ReadAhead {
         self.entries.push_back(Entry { place, len, begun_ns: now_ns, is_used: false, window });
         self.bytes += len;
         Some(filling)
+    }
+
+    /// Gives up what has been there for long: whoever wanted it has it, or went away.
+    pub(crate) fn expire(&mut self, now_ns: u64) {
+        while self.entries.front().is_some_and(|oldest| oldest.is_stale(now_ns)) {
+            self.remove(0);
+        }
     }
 
     /// Gives up everything of one log.
@@ -234,6 +246,11 @@ mod tests {
         assert!(ahead.begin(place(3, 0), 60, 100, STALE_NS - 1).is_none());
         assert!(ahead.begin(place(3, 0), 60, 100, STALE_NS).is_some(), "a stale one goes");
         ahead.forget(place(3, 0).uid);
+        assert_eq!(ahead.bytes(), 0);
+        assert!(ahead.begin(place(1, 0), 60, 100, 0).is_some());
+        ahead.expire(STALE_NS - 1);
+        assert_eq!(ahead.bytes(), 60);
+        ahead.expire(STALE_NS);
         assert_eq!(ahead.bytes(), 0);
         assert!(ahead.begin(place(1, 0), 101, 100, 0).is_none(), "larger than all room");
     }

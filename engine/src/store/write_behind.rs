@@ -504,7 +504,10 @@ fn trim_cache(shared: &Shared) {
     let mut cached: Vec<usize> =
         logs.values().map(|log| log.state.borrow().cached_bytes()).collect();
     let mut total: usize = cached.iter().sum();
-    let budget = shared.config.cache_bytes.saturating_sub(shared.read_ahead.borrow().bytes());
+    let mut read_ahead = shared.read_ahead.borrow_mut();
+    read_ahead.expire(shared.runtime.now().monotonic_ns);
+    let budget = shared.config.cache_bytes.saturating_sub(read_ahead.bytes());
+    drop(read_ahead);
     let fair = budget / logs.len().max(1);
     let mut share = if total > budget { share_of(&mut cached, budget) } else { return };
     // Memory goes in whole chunks, so that one pass may leave too much.
