@@ -126,7 +126,7 @@ settings! {
     journal_file_bytes: u64 = 16 << 20, "bytes";
     /// Most journal files per shard.
     journal_files_max: u64 = 16, "files";
-    /// Bytes of records that each shard keeps in memory for fetches.
+    /// Bytes of records that each shard keeps in memory for fetches: recent ones, and up to half of it what it reads ahead of consumers that go through old ones.
     cache_bytes: u64 = 64 << 20, "bytes";
     /// Most topics that may be asked for in one Metadata request.
     metadata_topics_max: u64 = 100_000, "topics";

@@ -16,7 +16,7 @@ use crate::segment::layout::SegmentName;
 use crate::signal::Signal;
 
 /// Share of `cache_bytes` that reading ahead may take, as a divisor.
-pub(crate) const CACHE_SHARE: usize = 2;
+const CACHE_SHARE: usize = 2;
 /// What nobody came for within this time may be given up for others, in nanoseconds.
 const STALE_NS: u64 = 2_000_000_000;
 /// Readers of one log that are told apart.
