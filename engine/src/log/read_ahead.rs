@@ -106,10 +106,8 @@ impl ReadAhead {
 
     /// The window that begins at `place`, if it has at least `len` bytes.
     fn find(&mut self, place: Place, len: usize) -> Option<Rc<Window>> {
-        let entry = self.entries.iter_mut().find(|entry| entry.place == place)?;
-        if entry.len < len {
-            return None;
-        }
+        let suits = |entry: &&mut Entry| entry.place == place && entry.len >= len;
+        let entry = self.entries.iter_mut().find(suits)?;
         entry.is_used = true;
         Some(Rc::clone(&entry.window))
     }
@@ -231,6 +229,14 @@ mod tests {
         }
         assert!(ends.note(Offset(20), Offset(30)), "others read elsewhere");
         assert!(!ends.note(Offset(10), Offset(20)));
+    }
+
+    #[test]
+    fn a_window_that_is_too_short_does_not_hide_one_that_suits() {
+        let mut ahead = ReadAhead::default();
+        assert!(ahead.begin(place(1, 0), 10, 100, 0).is_some());
+        assert!(ahead.begin(place(1, 0), 60, 100, 0).is_some());
+        assert!(ahead.find(place(1, 0), 60).is_some());
     }
 
     #[test]
