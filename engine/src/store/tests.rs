@@ -377,3 +377,24 @@ fn a_log_that_is_read_in_order_is_read_ahead() {
         assert_eq!(store.stats().read_ahead_bytes, 0);
     });
 }
+
+#[test]
+fn a_checkpoint_has_all_that_was_durable_when_it_was_asked_for() {
+    for seed in 0..20 {
+        Machine::new(seed).live(move |_, stores, _| async move {
+            let store = &stores[0];
+            let log = store.create_log(partition(0), LogConfig::default()).await.unwrap();
+            append(store, &log, &batch(0, 1, 700, None)).await;
+            log.until_durable(log.log_end()).await.unwrap();
+            let first = async { store.checkpoint().await.unwrap() };
+            let second = async {
+                append(store, &log, &batch(1, 1, 700, None)).await;
+                log.until_durable(log.log_end()).await.unwrap();
+                store.checkpoint().await.unwrap();
+                let state = log.state.borrow();
+                assert_eq!(state.checkpointed.offset, Offset(2), "seed {seed}");
+            };
+            futures_lite::future::zip(first, second).await;
+        });
+    }
+}
