@@ -281,6 +281,7 @@ fn line(point: &Throughput) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::side::tests::run_file;
 
     #[test]
     fn a_small_effort_gives_every_kind_of_figure() {
@@ -294,5 +295,38 @@ mod tests {
         assert_eq!(sync.bytes, 8192);
         assert!(sync.latency.at["p50"] > 0);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "files go");
+    }
+
+    #[test]
+    fn a_run_is_set_beside_what_it_did_to_the_disk() {
+        let limits = |write: f64, read: f64| {
+            let mut limits = empty(std::path::Path::new("."));
+            for (direction, mb_per_s) in [(Direction::Write, write), (Direction::Read, read)] {
+                let state = FileState::Overwritten;
+                limits.disk.push(Throughput {
+                    direction,
+                    state,
+                    block_bytes: 1 << 20,
+                    depth: 4,
+                    mb_per_s,
+                });
+            }
+            limits.loopback.push(Loopback { block_bytes: 1 << 20, mb_per_s: 3000.0 });
+            limits
+        };
+        // Reads are steady, writes are not.
+        let (before, after) = (limits(1000.0, 500.0), limits(400.0, 500.0));
+        let mut run = run_file(1.0);
+        run.totals.acked_mb_per_s = 200.0;
+        run.totals.received_mb_per_s = 250.0;
+        let produced = ratios(&run, &before, &after);
+        assert!((produced.throughput - 0.5).abs() < 1e-9, "{produced:?}");
+        assert!(!produced.valid);
+        run.options.mode = Mode::Consume;
+        let consumed = ratios(&run, &before, &after);
+        assert!((consumed.throughput - 0.5).abs() < 1e-9, "{consumed:?}");
+        assert!(consumed.valid);
+        run.totals.received_mb_per_s = 125.0;
+        assert!((ratios(&run, &before, &after).throughput - 0.25).abs() < 1e-9);
     }
 }

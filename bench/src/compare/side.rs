@@ -66,7 +66,7 @@ impl Side {
                 .iter()
                 .map(|directory| own(directory))
                 .collect::<Result<_, _>>()?,
-            Some("hlog") => vec![foreign(some(path, interval_log(path)?)?)],
+            Some("hlog") => vec![foreign(not_empty(path, interval_log(path)?)?)],
             Some("hgrm") => {
                 vec![foreign(BTreeMap::from([(Series::Response, percentile_table(path)?)]))]
             }
@@ -117,7 +117,7 @@ fn own(directory: &Path) -> Result<SideRun, BenchError> {
     let mut curves = interval_log(&log)?;
     // A run that only consumes measures no latency.
     if !file.latency.is_empty() {
-        curves = some(&log, curves)?;
+        curves = not_empty(&log, curves)?;
     }
     let totals = &file.totals;
     let throughput = match file.options.mode {
@@ -134,7 +134,7 @@ pub fn curve(samples: &Histogram<u64>) -> Curve {
 }
 
 /// The curves of a log, when it has any.
-fn some(
+fn not_empty(
     path: &Path,
     curves: BTreeMap<Series, Curve>,
 ) -> Result<BTreeMap<Series, Curve>, BenchError> {
