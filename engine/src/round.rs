@@ -301,3 +301,6 @@ pub(crate) async fn all(mut operations: Vec<LocalFuture<io::Result<()>>>) -> io:
     }
     result
 }
+
+#[cfg(test)]
+mod tests;

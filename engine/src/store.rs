@@ -578,4 +578,4 @@ impl Store {
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

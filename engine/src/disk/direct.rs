@@ -29,7 +29,7 @@ use operation::{Gauge, operation};
 mod file;
 mod operation;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Name of the sentinel file in every directory tree that holds files; [`Disk::list`] does not show it.
 pub const PROBE_FILE_NAME: &str = ".levada-probe";

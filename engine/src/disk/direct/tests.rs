@@ -22,7 +22,7 @@ fn directory() -> tempfile::TempDir {
 }
 
 /// Runs `test` on an executor of its own, with a fresh disk.
-fn on_disk<F: Future<Output = ()> + 'static>(
+pub(crate) fn on_disk<F: Future<Output = ()> + 'static>(
     test: impl FnOnce(DirectDisk, PathBuf) -> F + Send + 'static,
 ) {
     let directory = directory();
