@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use levada_record::{BatchHeader, LeaderEpoch, Offset, PartitionId, PartitionUid};
+use smallvec::SmallVec;
 
 use crate::checkpoint::LogCheckpoint;
 use crate::digest::Digest;
@@ -118,11 +119,6 @@ pub(crate) enum Pending {
     LogStart { start: Offset },
 }
 
-/// A segment file that exists, with room, but is not in the log yet.
-pub(crate) struct Prepared {
-    pub(crate) segment: Segment,
-}
-
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, not one state machine")]
 pub(crate) struct State {
     pub(crate) config: LogConfig,
@@ -133,9 +129,11 @@ pub(crate) struct State {
     /// The boundary behind the last batch of the last completed round.
     pub(crate) durable: Boundary,
     pub(crate) digest: Digest,
-    pub(crate) segments: Vec<Segment>,
+    /// Most often only the active one.
+    pub(crate) segments: SmallVec<[Segment; 1]>,
     pub(crate) next_generation: u32,
-    pub(crate) prepared: Option<Prepared>,
+    /// A segment file that exists, with room, but is not in the log yet.
+    pub(crate) prepared: Option<Box<Segment>>,
     pub(crate) tail: Tail,
     pub(crate) epochs: EpochStarts,
     pub(crate) producers: Producers,

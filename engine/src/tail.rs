@@ -3,10 +3,11 @@
 //! Positions here are *log positions*: bytes counted over the life of the open log. Every segment begins at a
 //! block boundary, with a gap of at least one block behind the one before, so runs never join across segments.
 
-use std::collections::VecDeque;
+mod chunks;
 
 use crate::disk::{Buffer, FrozenBuffer, Slice};
 use crate::segment::layout::align_down;
+use crate::tail::chunks::{Chunk, Chunks};
 
 /// Smallest chunk, in bytes.
 const CHUNK_MIN_BYTES: usize = 4 << 10;
@@ -17,20 +18,9 @@ const CHUNK_OF_ITS_OWN_BYTES: usize = 64 << 10;
 /// Largest chunk, in bytes: one large append gets memory of its own size.
 const CHUNK_MAX_BYTES: usize = 1 << 20;
 
-struct Chunk {
-    start: u64,
-    buffer: Buffer,
-}
-
-impl Chunk {
-    fn end(&self) -> u64 {
-        self.start + self.buffer.len() as u64
-    }
-}
-
 /// Chunks of aligned memory, ascending; the last one is being filled.
 pub(crate) struct Tail {
-    chunks: VecDeque<Chunk>,
+    chunks: Chunks,
     /// First position in memory.
     start: u64,
     end: u64,
@@ -48,7 +38,7 @@ impl Tail {
     pub(crate) fn new(start: u64, block_bytes: usize) -> Self {
         assert!(start.is_multiple_of(block_bytes as u64));
         Self {
-            chunks: VecDeque::new(),
+            chunks: Chunks::default(),
             start,
             end: start,
             memory_bytes: 0,
@@ -66,7 +56,7 @@ impl Tail {
     /// To be called whenever chunks came or went, or the end of a tail without chunks moved.
     fn note_chunks(&mut self) {
         self.start = self.chunks.front().map_or(self.end, |chunk| chunk.start);
-        self.memory_bytes = self.chunks.iter().map(|chunk| chunk.buffer.capacity()).sum();
+        self.memory_bytes = self.chunks.memory_bytes();
     }
 
     /// Exclusive end of what was appended.
@@ -101,18 +91,16 @@ impl Tail {
     /// Appends bytes. Copies them once; allocates a chunk now and then.
     pub(crate) fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let fits = self
-                .chunks
-                .back()
-                .is_some_and(|chunk| chunk.end() == self.end && chunk.buffer.room() > 0);
+            let goes_on = |chunk: &Chunk| chunk.end() == self.end && chunk.buffer.room() > 0;
+            let fits = self.chunks.last().is_some_and(goes_on);
             if !fits {
                 assert!(self.end.is_multiple_of(self.block_bytes as u64), "chunks begin at blocks");
                 let capacity = self.next_capacity(bytes.len());
                 let buffer = Buffer::with_capacity(capacity);
-                self.chunks.push_back(Chunk { start: self.end, buffer });
+                self.chunks.push(Chunk { start: self.end, buffer });
                 self.note_chunks();
             }
-            let chunk = self.chunks.back_mut().expect("pushed above");
+            let chunk = self.chunks.last_mut().expect("pushed above");
             let (now, later) = bytes.split_at(bytes.len().min(chunk.buffer.room()));
             chunk.buffer.push(now);
             self.end += now.len() as u64;
@@ -133,22 +121,11 @@ impl Tail {
         self.grown_bytes.max(bytes).next_multiple_of(self.block_bytes)
     }
 
-    fn chunk_at(&self, position: u64) -> Option<usize> {
-        // Most often it is what came last.
-        let last = self.chunks.len().wrapping_sub(1);
-        if self.chunks.get(last).is_some_and(|c| c.start <= position && position < c.end()) {
-            return Some(last);
-        }
-        let after = self.chunks.partition_point(|chunk| chunk.start <= position);
-        let index = after.checked_sub(1)?;
-        (position < self.chunks.get(index)?.end()).then_some(index)
-    }
-
     /// Calls `each` with the pieces of `from..end` in order; `false` when some of it is not in memory.
     pub(crate) fn visit(&self, from: u64, end: u64, mut each: impl FnMut(&[u8])) -> bool {
         let mut at = from;
         while at < end {
-            let Some(chunk) = self.chunk_at(at).and_then(|index| self.chunks.get(index)) else {
+            let Some(chunk) = self.chunks.at(at) else {
                 return false;
             };
             let (low, high) = (offset_in(chunk.start, at), offset_in(chunk.start, end));
@@ -182,7 +159,7 @@ impl Tail {
         let mut slices = Vec::new();
         let mut at = from;
         while at < end {
-            let chunk = self.chunks.get(self.chunk_at(at)?)?;
+            let chunk = self.chunks.at(at)?;
             let high = offset_in(chunk.start, end).min(chunk.buffer.len());
             slices.push(chunk.buffer.slice(offset_in(chunk.start, at), high));
             at = chunk.start + high as u64;
@@ -196,7 +173,7 @@ impl Tail {
         let mut out = Vec::new();
         let mut at = from;
         while at < end {
-            let chunk = self.chunks.get(self.chunk_at(at)?)?;
+            let chunk = self.chunks.at(at)?;
             let full = chunk.buffer.room() == 0;
             let chunk_end = chunk.start + chunk.buffer.capacity() as u64;
             if full && at == chunk.start && chunk_end <= end {
@@ -238,9 +215,9 @@ impl Tail {
     /// chunk is large; returns the memory freed in bytes.
     pub(crate) fn shrink_last(&mut self, safe: u64) -> usize {
         let block_start = align_down(self.end.min(safe), self.block_bytes as u64);
-        let Some(last) = self.chunks.back() else { return 0 };
+        let Some(last) = self.chunks.last() else { return 0 };
         let capacity = last.buffer.capacity();
-        if self.chunks.len() > 1 || capacity <= self.chunk_cap_bytes || block_start <= last.start {
+        if !self.chunks.is_one() || capacity <= self.chunk_cap_bytes || block_start <= last.start {
             return 0;
         }
         let Some(kept) = self.copy(block_start, self.end) else { return 0 };
@@ -249,7 +226,7 @@ impl Tail {
         buffer.push(&kept);
         self.chunks.clear();
         if !kept.is_empty() {
-            self.chunks.push_back(Chunk { start: block_start, buffer });
+            self.chunks.push(Chunk { start: block_start, buffer });
         }
         self.note_chunks();
         capacity.saturating_sub(room)
@@ -266,7 +243,7 @@ impl Tail {
     /// Whether the next append can go on here: the partial last block is in memory, or there is none.
     pub(crate) fn is_loaded(&self) -> bool {
         self.end.is_multiple_of(self.block_bytes as u64)
-            || self.chunks.back().is_some_and(|chunk| chunk.end() == self.end)
+            || self.chunks.last().is_some_and(|chunk| chunk.end() == self.end)
     }
 
     /// Puts the bytes of the partial last block into memory: from the block's first byte to the end.
@@ -281,7 +258,7 @@ impl Tail {
         assert!(!self.is_loaded());
         let mut buffer = Buffer::with_capacity(CHUNK_MIN_BYTES.max(self.block_bytes));
         buffer.push(block);
-        self.chunks.push_back(Chunk { start, buffer });
+        self.chunks.push(Chunk { start, buffer });
         self.note_chunks();
     }
 
@@ -290,20 +267,20 @@ impl Tail {
     pub(crate) fn truncate(&mut self, end: u64) {
         let block_start = align_down(end, self.block_bytes as u64);
         let kept = self.copy(block_start, end);
-        while self.chunks.back().is_some_and(|chunk| chunk.start >= block_start) {
-            self.chunks.pop_back();
+        while self.chunks.last().is_some_and(|chunk| chunk.start >= block_start) {
+            self.chunks.pop();
         }
         // A chunk that spans the cut keeps its bytes below the block: copy them, chunks only grow.
-        if let Some(last) = self.chunks.back()
+        if let Some(last) = self.chunks.last()
             && last.end() > block_start
         {
             let start = last.start;
             let below = self.copy(start, block_start);
-            self.chunks.pop_back();
+            self.chunks.pop();
             if let Some(below) = below {
                 let mut buffer = Buffer::with_capacity(below.len());
                 buffer.push(&below);
-                self.chunks.push_back(Chunk { start, buffer });
+                self.chunks.push(Chunk { start, buffer });
             }
         }
         self.end = end;
@@ -370,7 +347,7 @@ mod tests {
         }
         let end = align_down(tail.end(), 4096);
         let shared = |(at, buffer): &(u64, FrozenBuffer)| {
-            let chunk = tail.chunk_at(*at).and_then(|index| tail.chunks.get(index)).unwrap();
+            let chunk = tail.chunks.at(*at).unwrap();
             chunk.buffer.bytes().as_ptr() == buffer.as_ptr()
         };
         let (whole, copied): (Vec<_>, Vec<_>) =

@@ -16,14 +16,17 @@ struct Memory {
     dma: Rc<DmaBuffer>,
     /// First byte of the allocation that `dma` owns; taken before `dma` was shared.
     start: *mut u8,
-    capacity: usize,
-    /// Bytes `0..len` are initialised and immutable; `len..capacity` belong to the `Buffer`.
+    /// Bytes `0..len` are initialised and immutable; those behind belong to the `Buffer`.
     len: Cell<usize>,
 }
 
 /// Fixed-capacity, aligned memory that grows by appending. Its owner appends; readers hold slices.
 pub struct Buffer {
     memory: Rc<Memory>,
+    /// The memory's own, once more: an append that has waited for its log's state must not wait for the memory's.
+    start: *mut u8,
+    len: usize,
+    capacity: usize,
 }
 
 impl Buffer {
@@ -31,7 +34,8 @@ impl Buffer {
     pub fn with_capacity(capacity: usize) -> Self {
         let mut dma = glommio::allocate_dma_buffer_global(capacity);
         let start = dma.as_mut_ptr();
-        Self { memory: Rc::new(Memory { dma: Rc::new(dma), start, capacity, len: Cell::new(0) }) }
+        let memory = Rc::new(Memory { dma: Rc::new(dma), start, len: Cell::new(0) });
+        Self { memory, start, len: 0, capacity }
     }
 
     /// A full buffer holding `bytes` and zeros up to the next multiple of `block_bytes`.
@@ -45,7 +49,7 @@ impl Buffer {
 
     /// Bytes appended so far.
     pub fn len(&self) -> usize {
-        self.memory.len.get()
+        self.len
     }
 
     /// Whether nothing was appended yet.
@@ -55,17 +59,16 @@ impl Buffer {
 
     /// Bytes that fit in all.
     pub fn capacity(&self) -> usize {
-        self.memory.capacity
+        self.capacity
     }
 
     /// Bytes that still fit.
     pub fn room(&self) -> usize {
-        self.memory.capacity - self.memory.len.get()
+        self.capacity - self.len
     }
 
     /// Appends `bytes`, which must fit.
     pub fn push(&mut self, bytes: &[u8]) {
-        let len = self.memory.len.get();
         assert!(
             bytes.len() <= self.room(),
             "push {} B into {} B of room",
@@ -74,14 +77,15 @@ impl Buffer {
         );
         // SAFETY: `start` points to `capacity` bytes owned by `dma`, and `len <= capacity`.
         #[expect(unsafe_code, reason = "appending behind shared slices")]
-        let target = unsafe { self.memory.start.add(len) };
+        let target = unsafe { self.start.add(self.len) };
         // SAFETY: `len + bytes.len() <= capacity` was asserted; bytes at and above `len` are seen by nobody
         // else (slices end at or below `len`, only full buffers are frozen), and `bytes` cannot overlap them.
         #[expect(unsafe_code, reason = "appending behind shared slices")]
         unsafe {
             target.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         }
-        self.memory.len.set(len + bytes.len());
+        self.len += bytes.len();
+        self.memory.len.set(self.len);
     }
 
     /// Fills what is left with zeros.

@@ -159,15 +159,14 @@ impl State {
     /// Seals the active segment and goes on in the prepared one, if it fits here and has room for `bytes`.
     pub(crate) fn roll(&mut self, bytes: u64) -> bool {
         let fits = self.prepared.as_ref().is_some_and(|prepared| {
-            prepared.segment.name.base == self.log_end && prepared.segment.allocated >= bytes
+            prepared.name.base == self.log_end && prepared.allocated >= bytes
         });
         if !fits {
             return false;
         }
-        let Some(prepared) = self.prepared.take() else {
+        let Some(mut next) = self.prepared.take() else {
             return false;
         };
-        let mut next = prepared.segment;
         if let Some(active) = self.segments.last() {
             next.start = active.next_start(self.tail_block());
             let sealed =
@@ -185,7 +184,7 @@ impl State {
             self.is_first_segment_new = true;
         }
         self.tail.skip_to(next.start);
-        self.segments.push(next);
+        self.segments.push(*next);
         true
     }
 

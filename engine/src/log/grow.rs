@@ -10,7 +10,7 @@ use levada_record::Offset;
 use crate::digest::Digest;
 use crate::disk::{File, OpenMode};
 use crate::error::AppendError;
-use crate::log::{Log, Prepared};
+use crate::log::Log;
 use crate::segment::Segment;
 use crate::segment::index::Index;
 use crate::segment::layout::{SegmentName, align_down, growth_end};
@@ -135,8 +135,8 @@ impl Log {
             let mut state = self.state.borrow_mut();
             let base = state.log_end;
             match state.prepared.take() {
-                Some(ready) if ready.segment.name.base == base => {
-                    if ready.segment.allocated >= bytes {
+                Some(ready) if ready.name.base == base => {
+                    if ready.allocated >= bytes {
                         state.prepared = Some(ready);
                         return Ok(());
                     }
@@ -146,7 +146,7 @@ impl Log {
             }
         };
         if let Some(stale) = stale {
-            self.discard(stale).await;
+            self.discard(*stale).await;
         }
         let digest = self.state.borrow().digest;
         let (name, file) = loop {
@@ -178,12 +178,12 @@ impl Log {
             .sync_directory(&self.directory)
             .await
             .map_err(|e| self.io_failed(&e, bytes))?;
-        self.state.borrow_mut().prepared = Some(prepared(name, file, allocated, digest));
+        self.state.borrow_mut().prepared = Some(Box::new(prepared(name, file, allocated, digest)));
         Ok(())
     }
 
-    async fn discard(&self, prepared: Prepared) {
-        let path = self.segment_path(prepared.segment.name);
+    async fn discard(&self, prepared: Segment) {
+        let path = self.segment_path(prepared.name);
         drop(prepared);
         if let Err(error) = self.shared.disk.remove(&path).await {
             // The next start moves it to quarantine: nothing names it.
@@ -264,23 +264,21 @@ enum Roll {
     Now,
 }
 
-fn prepared(name: SegmentName, file: Rc<dyn File>, allocated: u64, digest: Digest) -> Prepared {
+fn prepared(name: SegmentName, file: Rc<dyn File>, allocated: u64, digest: Digest) -> Segment {
     let end: Offset = name.base;
-    Prepared {
-        segment: Segment {
-            name,
-            is_born: false,
-            start: 0,
-            length: 0,
-            end,
-            digest,
-            max_timestamp: -1,
-            since_ms: 0,
-            allocated,
-            index: Index::default(),
-            is_index_stored: false,
-            file: Some(file),
-            needs_sync: false,
-        },
+    Segment {
+        name,
+        is_born: false,
+        start: 0,
+        length: 0,
+        end,
+        digest,
+        max_timestamp: -1,
+        since_ms: 0,
+        allocated,
+        index: Index::default(),
+        is_index_stored: false,
+        file: Some(file),
+        needs_sync: false,
     }
 }

@@ -89,7 +89,7 @@ impl Log {
                 state.doomed.push(dead.name);
             }
             if let Some(unused) = state.prepared.take() {
-                state.doomed.push(unused.segment.name);
+                state.doomed.push(unused.name);
             }
             let active = state.segments.last_mut().expect("the segment that was found");
             self.shared.read_ahead.borrow_mut().forget(self.uid);

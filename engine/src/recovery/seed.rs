@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use levada_record::{LeaderEpoch, Offset, PartitionId, PartitionUid};
+use smallvec::SmallVec;
 
 use crate::checkpoint::LogCheckpoint;
 use crate::digest::Digest;
@@ -115,8 +116,8 @@ impl Log {
     /// The running log that a seed describes.
     pub(crate) fn from_seed(shared: &Rc<Shared>, seed: LogSeed) -> Self {
         let block = shared.disk.block_bytes();
-        let mut segments: Vec<Segment> = Vec::with_capacity(seed.sealed.len() + 1);
-        let next_start = |segments: &Vec<Segment>| {
+        let mut segments = SmallVec::with_capacity(seed.sealed.len() + 1);
+        let next_start = |segments: &[Segment]| {
             segments.last().map_or(0, |segment| segment.next_start(block as u64))
         };
         for sealed in &seed.sealed {
