@@ -2,8 +2,10 @@
 //! write and fdatasync of the same bytes in the same run.
 //!
 //! ```text
-//! cargo run --release -p levada-engine --example engine_load -- [DIRECTORY] [SECONDS] [CPU]
+//! cargo run --release -p levada-engine --example engine_load -- [DIRECTORY] [SECONDS] [CPU] [TURNS]
 //! ```
+//!
+//! One partition and 1,000 are measured in turn, TURNS times; the ratio of the rates is the median over the turns.
 //!
 //! Every appender has one batch of one 1 KiB record in flight: it appends, waits until that is durable, appends to
 //! the next partition. The raw line writes as many bytes as the median round had, and syncs, one at a time.
@@ -34,30 +36,49 @@ fn main() -> Result<(), BoxError> {
     let mut arguments = std::env::args().skip(1);
     let parent = PathBuf::from(arguments.next().unwrap_or_else(|| ".".to_owned()));
     let seconds: u64 = arguments.next().map_or(Ok(4), |text| text.parse())?;
-    let placement = match arguments.next() {
+    let placement = match arguments.next().as_deref() {
+        None | Some("any") => CpuPlacement::Unbound,
         Some(cpu) => CpuPlacement::Fixed(cpu.parse()?),
-        None => CpuPlacement::Unbound,
     };
+    let turns: usize = arguments.next().map_or(Ok(3), |text| text.parse())?;
     println!(
         "appenders partitions  appends/s   p50 us   p99 us   max us  rounds/s  round KiB  round p50 us  raw p50 us  raw p99 us"
     );
     for appenders in [16, 64] {
-        let mut rates = Vec::new();
-        for partitions in [1, 1000] {
-            let directory = tempfile::tempdir_in(parent.canonicalize()?)?;
-            let root = directory.path().to_owned();
-            let executor = LocalExecutorBuilder::new(placement.clone())
-                .io_memory(1 << 20)
-                .preempt_timer(std::time::Duration::from_millis(100)) // as the broker's shards
-                .spawn(move || async move { run(&root, appenders, partitions, seconds).await })?;
-            let rate = executor.join()?.map_err(|error| -> BoxError { error.into() })?;
-            rates.push(rate);
+        let mut ratios = Vec::with_capacity(turns);
+        for _ in 0..turns {
+            let mut rates = [0.0; 2];
+            for (partitions, rate) in [1, 1000].into_iter().zip(&mut rates) {
+                *rate = run_alone(&parent, &placement, appenders, partitions, seconds)?;
+            }
+            let [one, thousand] = rates;
+            ratios.push(thousand / one);
         }
-        if let [one, thousand] = rates[..] {
-            println!("          1,000 partitions against 1: {:.2} of the rate", thousand / one);
+        ratios.sort_unstable_by(f64::total_cmp);
+        let each: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
+        if let Some(median) = each.get(turns / 2) {
+            let each = each.join(" ");
+            println!("          1,000 partitions against 1: {median} of the rate (turns: {each})");
         }
     }
     Ok(())
+}
+
+/// One line of the table, on an executor and in a directory of its own; the rate.
+fn run_alone(
+    parent: &Path,
+    placement: &CpuPlacement,
+    appenders: usize,
+    partitions: usize,
+    seconds: u64,
+) -> Result<f64, BoxError> {
+    let directory = tempfile::tempdir_in(parent.canonicalize()?)?;
+    let root = directory.path().to_owned();
+    let executor = LocalExecutorBuilder::new(placement.clone())
+        .io_memory(1 << 20)
+        .preempt_timer(std::time::Duration::from_millis(100)) // as the broker's shards
+        .spawn(move || async move { run(&root, appenders, partitions, seconds).await })?;
+    executor.join()?.map_err(Into::into)
 }
 
 /// Collects what rounds were.
