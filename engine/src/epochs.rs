@@ -49,6 +49,12 @@ impl EpochStarts {
         self.starts.last().map(|(epoch, _)| *epoch)
     }
 
+    /// The epoch that the batch at `offset` was written in.
+    pub(crate) fn at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let (epoch, _) = self.starts.iter().rfind(|(_, start)| *start <= offset)?;
+        Some(*epoch)
+    }
+
     /// The pairs below `end`, for storing.
     pub(crate) fn below(&self, end: Offset) -> Vec<(LeaderEpoch, Offset)> {
         self.starts.iter().copied().filter(|(_, start)| *start < end).collect()
@@ -100,6 +106,16 @@ mod tests {
         assert_eq!(end(2), Some((1, 10)));
         assert_eq!(end(4), Some((4, 25)));
         assert_eq!(end(5), None);
+    }
+
+    #[test]
+    fn an_offset_belongs_to_the_last_epoch_that_starts_at_or_before_it() {
+        let starts = epochs(&[(1, 5), (3, 10), (4, 20)]);
+        let at = |offset| starts.at(Offset(offset)).map(LeaderEpoch::get);
+        assert_eq!(
+            [4, 5, 9, 10, 19, 20, 99].map(at),
+            [None, Some(1), Some(1), Some(3), Some(3), Some(4), Some(4)]
+        );
     }
 
     #[test]

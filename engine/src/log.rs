@@ -243,6 +243,11 @@ impl Log {
         self.state.borrow().epochs.last()
     }
 
+    /// The leader epoch that the batch at `offset` was written in; `None` below the log's start and in an empty log.
+    pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.state.borrow().epochs.at(offset)
+    }
+
     /// The largest epoch that is at most `epoch`, and its exclusive end.
     pub fn epoch_end(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let state = self.state.borrow();

@@ -7,7 +7,7 @@ use levada_protocol::kafka::ErrorCode;
 use levada_protocol::kafka::list_offsets::{
     ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
-use levada_record::{LeaderEpoch, PartitionId, PartitionIndex, ShardIndex, Timestamp};
+use levada_record::{LeaderEpoch, Offset, PartitionId, PartitionIndex, ShardIndex, Timestamp};
 
 use super::context::{Context, owned};
 use super::error_code;
@@ -162,20 +162,24 @@ async fn look_up_all(shard: Rc<Shard>, queries: Vec<Query>) -> Vec<Result<Found,
 async fn look_up(shard: &Shard, query: Query) -> Result<Found, ReadFailure> {
     let partition = shard.readable(query.partition)?;
     let standing = partition.standing(query.epoch)?;
-    let (end, epoch) = (standing.high_watermark, standing.epoch.0);
+    let end = standing.high_watermark;
+    // Of an offset inside the log the epoch it was written in: what clients check a cut by.
+    let at = |timestamp: Timestamp, offset: Offset| {
+        let epoch = partition.log().epoch_at(offset).unwrap_or(standing.epoch);
+        Found { timestamp: timestamp.0, offset: offset.0, epoch: epoch.0 }
+    };
     let record = match query.wanted {
-        Wanted::End => return Ok(Found { offset: end.0, epoch, ..NOTHING }),
-        Wanted::Start => return Ok(Found { offset: standing.log_start.0, epoch, ..NOTHING }),
+        Wanted::End => {
+            let epoch = standing.epoch.0;
+            return Ok(Found { offset: end.0, epoch, ..NOTHING });
+        }
+        Wanted::Start => return Ok(at(Timestamp::NONE, standing.log_start)),
         Wanted::Tiered => return Ok(NOTHING),
         Wanted::MaxTimestamp => partition.log().max_timestamp(end).await,
         Wanted::At(at) => partition.log().find_time(at, end).await,
     };
     let record = record.map_err(read_failure)?;
-    Ok(record.map_or(NOTHING, |(timestamp, offset)| Found {
-        timestamp: timestamp.0,
-        offset: offset.0,
-        epoch,
-    }))
+    Ok(record.map_or(NOTHING, |(timestamp, offset)| at(timestamp, offset)))
 }
 
 #[cfg(test)]
