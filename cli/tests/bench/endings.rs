@@ -1,7 +1,7 @@
 //! Runs that do not go as they were meant to: what they leave, and that nobody takes it for a result.
 
 use std::os::unix::process::CommandExt as _;
-use std::process::Child;
+use std::process::{Child, Stdio};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;

@@ -1,98 +1,25 @@
-//! The bench measured: what it must show of a broker that stalls or dies, and what it must not hide.
+//! The bench used: what a run leaves, how it ends when its broker dies or somebody ends it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod endings;
 #[path = "../harness/process.rs"]
 mod process;
+#[path = "../harness/runs.rs"]
+mod runs;
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::process::Output;
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use process::{Server, levada};
-
-impl Server {
-    /// A run against it, with results in `directory`.
-    fn bench(&self, directory: &Path, arguments: &str) -> Command {
-        let mut command = levada();
-        command
-            .args(["bench", "run", "--quiet", "--no-limits", "--bootstrap", self.bootstrap(), "-d"])
-            .arg(directory)
-            .args(arguments.split_whitespace())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
-    }
-}
-
-fn read(directory: &Path) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(directory.join("run.json")).unwrap()).unwrap()
-}
-
-fn percentile_ms(run: &Value, series: &str, name: &str) -> f64 {
-    let ns = run["latency"][series]["at"][name].as_f64();
-    ns.unwrap_or_else(|| panic!("no {series} {name} in {run}")) / 1e6
-}
+use runs::{read, wait_ms};
 
 #[track_caller]
 fn succeeded(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     text
-}
-
-fn wait_ms(ms: u64) {
-    let end = Duration::from_millis(ms);
-    levada_bench::clock::pause(end);
-}
-
-/// Starts a run, stops the broker for a second in the middle of it, and gives what the run wrote.
-fn run_with_pause(server: &Server, directory: &Path, arguments: &str) -> Value {
-    let child = server.bench(directory, arguments).spawn().unwrap();
-    wait_ms(9000);
-    server.signal(Signal::SIGSTOP);
-    wait_ms(1000);
-    server.signal(Signal::SIGCONT);
-    let output = child.wait_with_output().unwrap();
-    // On a busy machine the generator may find itself too slow; what it measured is there all the same.
-    drop(output);
-    read(directory)
-}
-
-/// How often a run with a pause is measured until its tail is that of the pause alone.
-const TRIES: u32 = 3;
-
-/// Coordinated omission, both ways: a schedule shows a second of standstill as a second, a sender that
-/// waits for its answers asks nothing in that second and so sees almost nothing of it.
-#[test]
-fn a_stalled_broker_shows_on_a_schedule_and_hides_from_a_closed_loop() {
-    let directory = tempfile::tempdir().unwrap();
-    let server = Server::dev(&directory.path().join("data"), 0);
-    let load = "--mode produce -s 100 --linger-ms 0 --warmup 1 --duration 20";
-    // A disk that others use too may stand still by itself, for longer than the broker does: then once more.
-    let mut seen = Vec::new();
-    let is_shown = (0..TRIES).any(|turn| {
-        let open = directory.path().join(format!("open-{turn}"));
-        let options = format!("{load} --rate 1000 --lag-limit-us 100000");
-        let run = run_with_pause(&server, &open, &options);
-        let shown = percentile_ms(&run, "response", "p99.9");
-        seen.push(shown);
-        (900.0..=1200.0).contains(&shown)
-    });
-    assert!(is_shown, "p99.9 {seen:?} ms");
-    let closed = run_with_pause(
-        &server,
-        &directory.path().join("closed"),
-        &format!(
-            "{load} --rate max --batch-bytes 1024 --memory-bytes 4096 --in-flight 1 --no-verify"
-        ),
-    );
-    let hidden = percentile_ms(&closed, "service", "p99.9");
-    assert!(hidden < 500.0, "p99.9 {hidden} ms");
 }
 
 #[test]
