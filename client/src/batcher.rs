@@ -25,6 +25,9 @@ const SHARE_BYTES_MIN: usize = 16 << 10;
 /// Batches of one partition that the memory is to hold: one that is open, others on their way.
 const SHARES_OF_PARTITION: usize = 2;
 
+/// Room in a topic's first batch, in bytes; those behind it get as much as the one before needed.
+const FIRST_ROOM_BYTES: usize = 16 << 10;
+
 /// Bytes below which the limit of a topic's batches never falls.
 const BATCH_BYTES_MIN: usize = 1024;
 
@@ -54,6 +57,8 @@ struct Lanes {
     sticky: usize,
     /// Most bytes of a batch before compression.
     batch_bytes: usize,
+    /// Bytes of the batch that was closed last: what the next one gets room for, so that it need not grow.
+    last_bytes: usize,
     open: BTreeMap<i32, OpenBatch>,
 }
 
@@ -145,6 +150,7 @@ impl Batcher {
                 sticky: self.chance.index(partitions.len()),
                 partitions,
                 batch_bytes: share,
+                last_bytes: FIRST_ROOM_BYTES,
                 open: BTreeMap::new(),
             };
             self.topics.insert(Arc::clone(topic), self.lanes.len());
@@ -185,7 +191,7 @@ impl Batcher {
                 let bytes = lanes.batch_bytes.max(batch_bytes_of(record));
                 let Some(ticket) = bought.take() else { return Ok(Pushed::NoTicket { bytes }) };
                 let builder = BatchBuilder::encoded(*encoding, *codec);
-                let builder = builder.with_capacity(bytes.min(16 << 10));
+                let builder = builder.with_capacity(bytes.min(lanes.last_bytes));
                 lanes.open.insert(partition, OpenBatch { builder, ticket, opened_ms: now_ms });
                 continue;
             };
@@ -275,7 +281,8 @@ impl Lanes {
             return;
         };
         if builder.record_count() > 0 {
-            ticket.shrink(builder.uncompressed_bytes());
+            self.last_bytes = builder.uncompressed_bytes();
+            ticket.shrink(self.last_bytes);
             ready.push(ReadyBatch {
                 topic: Arc::clone(&self.topic),
                 partition,
