@@ -46,6 +46,8 @@ struct OpenBatch {
     builder: BatchBuilder,
     ticket: Ticket,
     opened_ms: u64,
+    /// Bytes that it has got room for: memory, whether records fill it or not.
+    room_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -191,8 +193,10 @@ impl Batcher {
                 let bytes = lanes.batch_bytes.max(batch_bytes_of(record));
                 let Some(ticket) = bought.take() else { return Ok(Pushed::NoTicket { bytes }) };
                 let builder = BatchBuilder::encoded(*encoding, *codec);
-                let builder = builder.with_capacity(bytes.min(lanes.last_bytes));
-                lanes.open.insert(partition, OpenBatch { builder, ticket, opened_ms: now_ms });
+                let room_bytes = bytes.min(lanes.last_bytes);
+                let builder = builder.with_capacity(room_bytes);
+                let open = OpenBatch { builder, ticket, opened_ms: now_ms, room_bytes };
+                lanes.open.insert(partition, open);
                 continue;
             };
             let bytes = open.builder.uncompressed_bytes() + record_bytes_max(record);
@@ -276,13 +280,11 @@ impl Lanes {
             let step = 1 + chance.index(self.partitions.len() - 1);
             self.sticky = (self.sticky + step) % self.partitions.len();
         }
-        let Some(OpenBatch { builder, mut ticket, opened_ms }) = self.open.remove(&partition)
-        else {
-            return;
-        };
+        let Some(open) = self.open.remove(&partition) else { return };
+        let OpenBatch { builder, mut ticket, opened_ms, room_bytes } = open;
         if builder.record_count() > 0 {
             self.last_bytes = builder.uncompressed_bytes();
-            ticket.shrink(self.last_bytes);
+            ticket.shrink(self.last_bytes.max(room_bytes));
             ready.push(ReadyBatch {
                 topic: Arc::clone(&self.topic),
                 partition,
@@ -359,6 +361,28 @@ mod tests {
         assert_eq!(needed(1), 256 << 10);
         assert_eq!(needed(128), 128 << 10);
         assert_eq!(needed(10_000), SHARE_BYTES_MIN);
+    }
+
+    /// The room that a batch got after the size of the one before is memory too.
+    #[test]
+    fn a_small_batch_behind_a_large_one_holds_the_memory_that_it_has_room_in() {
+        let mut batcher = batcher(100_000, 1);
+        let memory = Arc::new(tokio::sync::Semaphore::new(1_000_000));
+        let mut push = |value: &[u8]| {
+            let bought = Arc::clone(&memory).try_acquire_many_owned(100_000).unwrap();
+            let ticket = &mut Some(Ticket::new(bought));
+            batcher.push(&record(value), ticket, 0).unwrap();
+            let (ready, _) = batcher.take(0, true, free);
+            (ready, 1_000_000 - memory.available_permits())
+        };
+        let (large, held) = push(&[0; 80_000]);
+        assert!((80_000..82_000).contains(&held), "{held} B");
+        drop(large);
+        let (small, held) = push(b"x");
+        assert!((80_000..82_000).contains(&held), "{held} B");
+        drop(small);
+        let (_small, held) = push(b"x");
+        assert!(held < 1_000, "{held} B");
     }
 
     #[test]
