@@ -2,7 +2,7 @@
 //! write and fdatasync of the same bytes in the same run.
 //!
 //! ```text
-//! cargo run --release -p levada-engine --example engine_load -- [DIRECTORY] [SECONDS] [CPU] [TURNS]
+//! cargo run --release -p levada-engine --example engine_load -- [DIRECTORY] [SECONDS] [CPU|any] [TURNS]
 //! ```
 //!
 //! One partition and 1,000 are measured in turn, TURNS times; the ratio of the rates is the median over the turns.

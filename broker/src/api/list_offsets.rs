@@ -164,7 +164,7 @@ async fn look_up(shard: &Shard, query: Query) -> Result<Found, ReadFailure> {
     let standing = partition.standing(query.epoch)?;
     let end = standing.high_watermark;
     // Of an offset inside the log the epoch it was written in: what clients check a cut by.
-    let at = |timestamp: Timestamp, offset: Offset| {
+    let found = |timestamp: Timestamp, offset: Offset| {
         let epoch = partition.log().epoch_at(offset).unwrap_or(standing.epoch);
         Found { timestamp: timestamp.0, offset: offset.0, epoch: epoch.0 }
     };
@@ -173,13 +173,13 @@ async fn look_up(shard: &Shard, query: Query) -> Result<Found, ReadFailure> {
             let epoch = standing.epoch.0;
             return Ok(Found { offset: end.0, epoch, ..NOTHING });
         }
-        Wanted::Start => return Ok(at(Timestamp::NONE, standing.log_start)),
+        Wanted::Start => return Ok(found(Timestamp::NONE, standing.log_start)),
         Wanted::Tiered => return Ok(NOTHING),
         Wanted::MaxTimestamp => partition.log().max_timestamp(end).await,
         Wanted::At(at) => partition.log().find_time(at, end).await,
     };
     let record = record.map_err(read_failure)?;
-    Ok(record.map_or(NOTHING, |(timestamp, offset)| at(timestamp, offset)))
+    Ok(record.map_or(NOTHING, |(timestamp, offset)| found(timestamp, offset)))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ struct Memory {
 /// Fixed-capacity, aligned memory that grows by appending. Its owner appends; readers hold slices.
 pub struct Buffer {
     memory: Rc<Memory>,
-    /// The memory's own, once more: an append that has waited for its log's state must not wait for the memory's.
+    /// Copies of what the memory knows of itself: an append reads them without following the pointer.
     start: *mut u8,
     len: usize,
     capacity: usize,
