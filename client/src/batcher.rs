@@ -375,7 +375,7 @@ mod tests {
             let (ready, _) = batcher.take(0, true, free);
             (ready, 1_000_000 - memory.available_permits())
         };
-        let (large, held) = push(&[0; 80_000]);
+        let (large, held) = push(&vec![0; 80_000]);
         assert!((80_000..82_000).contains(&held), "{held} B");
         drop(large);
         let (small, held) = push(b"x");
